@@ -1,0 +1,311 @@
+"""What lives where on a lattice, and how it transforms.
+
+A :class:`Field` is the type of a tensor. :func:`transform` applies one element of a symmetry group
+to values of that type; every claim of equivariance in the library is tested through it.
+
+Layouts (``C`` channels run over the point-group components first, then the internal components):
+
+========== =======================================================================
+support    values
+========== =======================================================================
+site       ``[batch, sites, C]``
+link       ``[batch, sites, directions]``, or ``[batch, sites, directions, 2, 2]`` for matrices,
+           from the site in the positive direction
+plaquette  ``[batch, sites]``, or ``[batch, sites, 2, 2]``, from the plaquette's lower left site
+global     ``[batch, C]``
+========== =======================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latticezoo.symmetry.errors import InputError, unknown
+from latticezoo.symmetry.lattices import Lattice
+
+if TYPE_CHECKING:
+    from latticezoo.symmetry.elements import Element
+
+SUPPORTS = ("site", "link", "plaquette", "global")
+GAUGE_KINDS = ("fundamental", "adjoint", "link", "loop")
+_CARTESIAN = ("vector", "pseudovector")
+
+
+@dataclass(frozen=True)
+class Field:
+    """The type of a tensor: where it lives and how it transforms.
+
+    Attributes:
+        name: Name under which models and solvers pass it.
+        support: ``site``, ``link``, ``plaquette`` or ``global``.
+        point: Representation of the point group about its place: a direct sum such as
+            ``"2xA1+B1"`` of irreps of the lattice's site group, or ``"vector"`` and
+            ``"pseudovector"`` for Cartesian components. Irreps are stored in the frame of the
+            site's sublattice (:attr:`Lattice.frames`), Cartesian components in the global frame.
+        internal: Type under the internal or gauge group: None for a scalar, an e3nn irreps string
+            for SO(3) (``"1x1e"``), a whole charge for U(1) and Z2, or ``"fundamental"``,
+            ``"adjoint"``, ``"link"``, ``"loop"`` for a gauge group.
+        odd: Names of the two-element symmetries that change its sign, such as ``particle_hole``
+            or ``time_reversal``.
+        conjugated: Names of those that take its complex conjugate, such as
+            ``charge_conjugation``.
+        oriented: Whether a link or plaquette value changes sign when it is traversed backwards
+            (a current does, a bond energy does not). Group-valued links and loops go to their
+            adjoint instead.
+
+    Raises:
+        InputError: For an unknown support, or a point type where only scalars are served.
+    """
+
+    name: str
+    support: str = "site"
+    point: str = "A1"
+    internal: str | int | None = None
+    odd: tuple[str, ...] = ()
+    conjugated: tuple[str, ...] = ()
+    oriented: bool = False
+
+    def __post_init__(self) -> None:
+        if self.support not in SUPPORTS:
+            raise unknown("field support", self.support, SUPPORTS)
+        if self.support in ("link", "plaquette") and self.point != "A1":
+            raise InputError(
+                f"field {self.name!r} on {self.support}s has point type {self.point!r}, "
+                "but only 'A1' is served there."
+            )
+        object.__setattr__(self, "odd", tuple(self.odd))
+        object.__setattr__(self, "conjugated", tuple(self.conjugated))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Field:
+        """Inverse of :meth:`to_dict`."""
+        return cls(**values)
+
+    @property
+    def is_group_valued(self) -> bool:
+        """Whether values are group elements that go to their adjoint when traversed backwards."""
+        return self.internal in ("link", "loop")
+
+    def point_dim(self, lattice: Lattice) -> int:
+        """Number of point-group components."""
+        return _point_dim(self.point, lattice.family)
+
+    def channels(self, lattice: Lattice) -> int:
+        """Number of channels ``C`` of a site or global field, internal components included."""
+        return self.point_dim(lattice) * _internal_dim(self.internal)
+
+
+def transform(field: Field, values: Tensor, element: Element) -> Tensor:
+    """Act with a symmetry element on the values of a field.
+
+    The two-element symmetries act first, then the internal or gauge group, then the point
+    operation, then the translation.
+
+    Args:
+        field: The type of the values.
+        values: In the layout of the field's support (see the module's table).
+        element: The group element; its lattice fixes the sites.
+
+    Returns:
+        The transformed values, same shape.
+
+    Raises:
+        InputError: When the layout does not fit the field.
+    """
+    check_layout(field, values, element.lattice)
+    for name in element.flips:
+        if name in field.conjugated:
+            values = values.conj()
+        if name in field.odd:
+            values = -values
+    values = _act_internally(field, values, element)
+    return _SPACE_ACTIONS[field.support](field, values, element)
+
+
+def check_layout(field: Field, values: Tensor, lattice: Lattice) -> None:
+    """Check the shape of a field's values.
+
+    Raises:
+        InputError: With the expected and the given shape.
+    """
+    n = lattice.n_sites
+    shape = tuple(values.shape)
+    if field.support == "link":
+        expected: tuple[object, ...] = ("batch", n, lattice.directions)
+        fits = shape[1:3] == expected[1:] and len(shape) in (3, 5)
+    elif field.support == "plaquette":
+        expected = ("batch", n)
+        fits = shape[1:2] == (n,) and len(shape) in (2, 4)
+    elif field.support == "site":
+        expected = ("batch", n, field.channels(lattice))
+        fits = shape[1:] == expected[1:]
+    else:
+        expected = ("batch", field.channels(lattice))
+        fits = shape[1:] == expected[1:]
+    if not fits:
+        wanted = ", ".join(map(str, expected))
+        raise InputError(
+            f"field {field.name!r} on {lattice} needs values of shape [{wanted}], "
+            f"but they have shape {list(shape)}."
+        )
+
+
+def _act_internally(field: Field, values: Tensor, element: Element) -> Tensor:
+    local = element.gauge is not None and _is_gauge_kind(field.internal)
+    if local:
+        group, g = element.gauge_group, element.gauge
+    else:
+        group, g = element.internal_group, element.internal
+    if field.internal is None or group is None or g is None:
+        return values
+    if field.internal == "link":
+        if not local:
+            raise InputError(f"links such as {field.name!r} need a gauge group.")
+        target = element.lattice.link_target
+        return group.transport(g[:, None].expand_as(g[target]), values, g[target])
+    if field.support == "site":
+        dim = field.point_dim(element.lattice)
+        split = values.unflatten(-1, (dim, -1)).movedim(-2, 1)  # [batch, point, sites, internal]
+        return group.act(g, split, field.internal).movedim(1, -2).flatten(-2)
+    return group.act(g, values, field.internal)
+
+
+def _is_gauge_kind(kind: str | int | None) -> bool:
+    return isinstance(kind, int) or kind in GAUGE_KINDS
+
+
+def _act_on_sites(field: Field, values: Tensor, element: Element) -> Tensor:
+    lattice = element.lattice
+    matrices = site_matrices(lattice.family, field.point, element.point)
+    if matrices.shape[-1] == 1 and (matrices == 1).all():
+        turned = values
+    else:
+        rotation = torch.from_numpy(matrices).to(values.device, values.dtype)
+        rotation = rotation.repeat(lattice.n_cells, 1, 1)
+        split = values.unflatten(-1, (rotation.shape[-1], -1))
+        turned = torch.einsum("npq,bnqm->bnpm", rotation, split).flatten(-2)
+    return _scatter(turned, element.permutation)
+
+
+def _act_on_links(field: Field, values: Tensor, element: Element) -> Tensor:
+    lattice = element.lattice
+    permutation = element.permutation
+    directions = lattice.link_vectors @ lattice.vectors  # Cartesian, [directions, dim]
+    turned = directions @ lattice.point_group.matrices[element.point].T
+    result = torch.empty_like(values)
+    for old, vector in enumerate(turned):
+        overlap = directions @ vector
+        new = int(np.abs(overlap).argmax())
+        if overlap[new] > 0:
+            result[:, permutation, new] = values[:, :, old]
+        else:
+            # Traversed backwards: the link now starts where its end went.
+            starts = permutation[lattice.link_target[:, old]]
+            result[:, starts, new] = _reverse(field, values[:, :, old])
+    return result
+
+
+def _act_on_plaquettes(field: Field, values: Tensor, element: Element) -> Tensor:
+    lattice = element.lattice
+    if lattice.family != "square":
+        raise InputError(f"plaquette fields live on the square lattice, not on {lattice}.")
+    matrix = lattice.point_group.matrices[element.point]
+    # The corner of the plaquette that becomes its lower left one names its new place.
+    corner = np.rint(0.5 - 0.5 * matrix.T.sum(1)).astype(int)
+    corners = lattice.permutation(0, tuple(corner))
+    if np.linalg.det(matrix) < 0:
+        values = _reverse(field, values)
+    return _scatter(values, element.permutation[corners])
+
+
+def _act_globally(field: Field, values: Tensor, element: Element) -> Tensor:
+    lattice = element.lattice
+    matrix = site_matrices(lattice.family, field.point, element.point)[0]
+    rotation = torch.from_numpy(matrix).to(values.device, values.dtype)
+    return torch.einsum("pq,bqm->bpm", rotation, values.unflatten(-1, (len(matrix), -1))).flatten(
+        -2
+    )
+
+
+_SPACE_ACTIONS = {
+    "site": _act_on_sites,
+    "link": _act_on_links,
+    "plaquette": _act_on_plaquettes,
+    "global": _act_globally,
+}
+
+
+def _scatter(values: Tensor, permutation: Tensor) -> Tensor:
+    result = torch.empty_like(values)
+    result[:, permutation.to(values.device)] = values
+    return result
+
+
+def _reverse(field: Field, values: Tensor) -> Tensor:
+    if field.is_group_valued:
+        is_matrix = values.dim() >= 4
+        return values.mH if is_matrix else values.conj()
+    return -values if field.oriented else values
+
+
+@lru_cache(maxsize=4096)
+def site_matrices(family: str, spec: str, point: int) -> np.ndarray:
+    """Matrices of a point operation on the components of a site field.
+
+    Args:
+        family: The lattice.
+        spec: Representation, as :attr:`Field.point`.
+        point: Element of the lattice's point group.
+
+    Returns:
+        ``[sublattices, dim, dim]``: by the sublattice from which the value is carried away.
+    """
+    lattice = Lattice(family, (1,) * Lattice.dimension(family))
+    result = []
+    for sublattice in range(lattice.sublattices):
+        _, inner = lattice.site_operation(point, sublattice)
+        blocks = []
+        for multiplicity, name, _ in lattice.site_group.representation(spec).blocks:
+            if name in _CARTESIAN:
+                block = lattice.point_group.representation(name).matrices[point]
+            else:
+                block = lattice.site_group.irreps[name].matrices[inner]
+            blocks.extend([block] * multiplicity)
+        result.append(_block_diagonal(blocks))
+    return np.stack(result)
+
+
+def _block_diagonal(blocks: list[np.ndarray]) -> np.ndarray:
+    size = sum(len(block) for block in blocks)
+    matrix, start = np.zeros((size, size)), 0
+    for block in blocks:
+        stop = start + len(block)
+        matrix[start:stop, start:stop] = block
+        start = stop
+    return matrix
+
+
+@lru_cache
+def _point_dim(spec: str, family: str) -> int:
+    lattice = Lattice(family, (1,) * Lattice.dimension(family))
+    return lattice.site_group.representation(spec).dim
+
+
+def _internal_dim(kind: str | int | None) -> int:
+    if kind is None or isinstance(kind, int):
+        return 1
+    from latticezoo.symmetry.internal import kind_dim
+
+    return kind_dim(kind)
