@@ -1,0 +1,52 @@
+"""The folders are floors: each imports only from the floors below it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ALLOWED = {
+    "symmetry": {"symmetry"},
+    "simulate": {"simulate", "symmetry"},
+    "zoo": {"zoo", "symmetry"},
+    "datasets": {"datasets", "simulate", "zoo", "symmetry"},
+    "training": {"training", "datasets", "simulate", "zoo", "symmetry"},
+}
+
+
+def imported_floors(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: write absolute imports, from latticezoo…"
+            names = [node.module]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        found |= {name.split(".")[1] for name in names if name.startswith("latticezoo.")}
+        bare = {name.split(".")[0] for name in names} & set(ALLOWED)
+        assert not bare, f"{path} imports {bare} without the latticezoo prefix"
+    return found
+
+
+@pytest.mark.parametrize("floor", ALLOWED)
+def test_a_floor_imports_only_from_below(floor):
+    files = sorted((ROOT / floor).rglob("*.py"))
+    assert files
+    for path in files:
+        assert imported_floors(path) <= ALLOWED[floor] | {"model_cards"}, path
+
+
+def test_every_package_folder_is_listed_in_the_project_file():
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {
+        str(path.parent.relative_to(ROOT))
+        for floor in [*ALLOWED, "model_cards"]
+        for path in (ROOT / floor).rglob("__init__.py")
+    }
+    assert set(project["package-dir"].values()) == folders
+    assert set(project["packages"]) == set(project["package-dir"])
