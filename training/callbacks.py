@@ -1,0 +1,358 @@
+"""What a training run needs beside the network: checkpoints that survive a kill, clock, progress.
+
+Resuming is exact on one device: :class:`RunCheckpoint` saves after every epoch, with the states of
+all random number generators, and the data order depends on (seed, epoch) alone. A run killed in the
+middle of an epoch goes on from the end of the epoch before, and ends with the same weights, bit for
+bit, as an undisturbed one. (With ``budget`` it does not: there the schedule follows the clock.)
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import random
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Callback, Checkpoint, ProgressBar
+
+from latticezoo.simulate.files import atomic_write
+from latticezoo.training.runs import RunFolder
+
+MONITOR = "val/rmse"
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Checkpoints written beside, then renamed: a kill in the middle keeps the one before."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
+        """Write a checkpoint; the old file stays until the new one is whole on disk."""
+        with atomic_write(path) as temporary:
+            torch.save(checkpoint, temporary)
+
+
+class Stopwatch(Callback):
+    """Counts the seconds spent in training epochs, validation and checkpoints left out.
+
+    Attributes:
+        seconds: Training time so far, over all sessions of the run.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._since: float | None = None
+
+    def start(self) -> None:
+        """Let the clock run."""
+        self._since = time.perf_counter()
+
+    def stop(self) -> None:
+        """Halt the clock; harmless when it stands."""
+        if self._since is not None:
+            self.seconds += time.perf_counter() - self._since
+            self._since = None
+
+    @property
+    def now(self) -> float:
+        """Training time up to this moment, s."""
+        return self.seconds + (0.0 if self._since is None else time.perf_counter() - self._since)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lightning hook."""
+        self.start()
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Go on after a validation in the middle of an epoch."""
+        if self._since is None:
+            self.start()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lightning hook."""
+        self.stop()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lightning hook."""
+        self.stop()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Kept in the checkpoint."""
+        return {"seconds": self.now}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.seconds = float(state_dict["seconds"])
+
+
+class Budget(Callback):
+    """Ends training after a number of seconds, the learning rate falling as a cosine of the time.
+
+    Every network gets the same time and a schedule that is complete when it ends, however many
+    epochs that is. How many steps fit depends on the machine, so a run with a budget is not
+    reproducible bit for bit; ``max_epochs`` is the reproducible way.
+
+    Args:
+        seconds: Training time, validation left out.
+        clock: The run's stopwatch.
+        floor: Final learning rate as a share of the first.
+    """
+
+    def __init__(self, seconds: float, clock: Stopwatch, floor: float = 0.0) -> None:
+        self.budget = seconds
+        self.clock = clock
+        self.floor = floor
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Set the learning rate of the step to come."""
+        fraction = min(self.clock.now / self.budget, 1.0)
+        factor = self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * fraction))
+        for optimizer in trainer.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = factor * group.setdefault("initial_lr", group["lr"])
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Stop when the time is over."""
+        if self.clock.now >= self.budget:
+            trainer.should_stop = True
+
+
+class RunCheckpoint(Checkpoint):
+    """Saves the last and the best state after every epoch, and the table of metrics with them.
+
+    Args:
+        folder: Where; None keeps only the history in memory.
+        clock: The run's stopwatch.
+        monitor: Metric whose lowest value marks the best epoch.
+
+    Attributes:
+        history: One mapping an epoch: epoch, step, seconds, learning_rate and all metrics.
+        best_score: Lowest value of the metric so far.
+        best_epoch: Its epoch.
+    """
+
+    def __init__(self, folder: RunFolder | None, clock: Stopwatch, monitor: str = MONITOR) -> None:
+        self.folder = folder
+        self.clock = clock
+        self.monitor = monitor
+        self.history: list[dict[str, float]] = []
+        self.best_score = math.inf
+        self.best_epoch = -1
+        self._generators: dict[str, Any] | None = None
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Put the random number generators where the epoch before left them.
+
+        Undisturbed runs do so too: opening the data loader draws numbers, and a resumed run opens
+        it at another moment.
+        """
+        if batch_idx == 0 and self._generators is not None:
+            _restore_generators(self._generators)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the metrics and save."""
+        metrics = {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if not name.endswith("_step")
+        }
+        self.clock.stop()
+        self._generators = _generators()
+        self.history.append(
+            {
+                "epoch": trainer.current_epoch,
+                "step": trainer.global_step,
+                "seconds": round(self.clock.seconds, 3),
+                "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+                **metrics,
+            }
+        )
+        score = metrics.get(self.monitor, math.inf)
+        improved = score < self.best_score or self.best_epoch < 0
+        if improved:
+            self.best_score, self.best_epoch = score, trainer.current_epoch
+        if self.folder is not None and trainer.is_global_zero:
+            self._save(trainer, self.folder, improved)
+
+    def _save(self, trainer: Trainer, folder: RunFolder, improved: bool) -> None:
+        # Best before last: killed in between, the run repeats this epoch and arrives at the same.
+        if improved:
+            trainer.save_checkpoint(folder.best)
+            _link(folder.best, folder.last)
+        else:
+            trainer.save_checkpoint(folder.last)
+        # The table is part of the checkpoint, so its file never runs ahead of the weights for good.
+        write_table(folder.metrics, self.history)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Kept in the checkpoint: history, best epoch, random number generators."""
+        return {
+            "history": self.history,
+            "best_score": self.best_score,
+            "best_epoch": self.best_epoch,
+            "generators": self._generators,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.history = list(state_dict["history"])
+        self.best_score = state_dict["best_score"]
+        self.best_epoch = state_dict["best_epoch"]
+        self._generators = state_dict["generators"]
+
+
+class TrainingProgress(ProgressBar):
+    """One bar over the whole training on a terminal; a line at every tenth of it elsewhere.
+
+    Args:
+        label: What is trained.
+        clock: The run's stopwatch.
+        budget: Seconds of training, when the run is bounded by time.
+        monitor: Metric shown beside the bar.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        clock: Stopwatch,
+        budget: float | None = None,
+        monitor: str = MONITOR,
+    ) -> None:
+        super().__init__()
+        self.label = label
+        self.clock = clock
+        self.budget = budget
+        self.monitor = monitor
+        self._enabled = True
+        self._bar: Any = None
+        self._shown = -1
+
+    def disable(self) -> None:
+        """Show nothing."""
+        self._enabled = False
+
+    def enable(self) -> None:
+        """Show again."""
+        self._enabled = True
+
+    def _fraction(self, trainer: Trainer) -> float:
+        if self.budget:
+            return min(self.clock.now / self.budget, 1.0)
+        steps = trainer.estimated_stepping_batches
+        return min(trainer.global_step / steps, 1.0) if math.isfinite(steps) and steps else 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open the bar."""
+        fraction = self._fraction(trainer)
+        self._shown = int(10 * fraction)
+        if self._enabled and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=100,
+                initial=round(100 * fraction, 1),
+                desc=self.label,
+                bar_format="{l_bar}{bar}| {elapsed} < {remaining}{postfix}",
+                leave=True,
+            )
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Move the bar."""
+        if self._bar is not None:
+            self._bar.update(max(0.0, round(100 * self._fraction(trainer), 1) - self._bar.n))
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show the latest validation error."""
+        value = trainer.callback_metrics.get(self.monitor)
+        note = f"epoch {trainer.current_epoch + 1}" + (
+            f", {self.monitor} {float(value):.4g}" if value is not None else ""
+        )
+        if self._bar is not None:
+            self._bar.set_postfix_str(note)
+            return
+        tenth = int(10 * self._fraction(trainer))
+        if self._enabled and tenth > self._shown:
+            self._shown = tenth
+            print(f"{self.label}: {10 * tenth} %, {note}", file=sys.stderr, flush=True)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Close the bar, after an interruption too."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def write_table(path: str | os.PathLike[str], rows: list[dict[str, float]]) -> Path:
+    """Write rows as CSV, columns in order of first appearance; beside, then renamed."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with atomic_write(path) as temporary, temporary.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    return Path(path)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Make ``target`` the same file as ``source`` (a copy where links are not to be had)."""
+    temporary = target.with_name(f".{target.name}-link")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except OSError:
+        with atomic_write(target) as copy:
+            shutil.copyfile(source, copy)
+        return
+    temporary.replace(target)
+
+
+def _generators() -> dict[str, Any]:
+    """States of all random number generators, in types that ``weights_only`` loading accepts."""
+    name, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002 - others draw
+    version, internal, gauss_next = random.getstate()
+    states: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss),
+        "python": (version, list(internal), gauss_next),
+    }
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state_all()
+    return states
+
+
+def _restore_generators(states: dict[str, Any]) -> None:
+    torch.set_rng_state(states["torch"].cpu())
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    version, internal, gauss_next = states["python"]
+    random.setstate((version, tuple(internal), gauss_next))
+    saved = states.get("cuda", [])
+    if saved and torch.cuda.device_count() == len(saved):
+        torch.cuda.set_rng_state_all([state.cpu() for state in saved])

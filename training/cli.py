@@ -1,0 +1,155 @@
+"""The command line: ``latticezoo COMMAND …``.
+
+Commands load on demand, so that help and mistakes answer at once. Whatever goes wrong on the user's
+side ends in one sentence on standard error and a status: 2 for bad input, 1 for files and memory,
+130 for Ctrl-C. ``LATTICEZOO_DEBUG=1`` shows the traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import importlib
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from latticezoo.symmetry.errors import InputError, unknown
+
+_LIGHTNING = ("fit", "validate", "test", "predict")
+#: Command: (module with ``add_arguments`` and ``run``, what it does).
+_COMMANDS: dict[str, tuple[str, str]] = {
+    "fit": ("fit", "train a network on a dataset"),
+    "validate": ("fit", "measure a trained network on the validation split"),
+    "test": ("fit", "measure a trained network on the test split"),
+    "predict": ("fit", "write the predictions of a trained network"),
+    "compare": ("compare", "train several networks on equal terms and print the leaderboard"),
+    "data": ("data_command", "make exact datasets, or describe a dataset file"),
+    "simulate": ("simulate_command", "run dynamics with a network or an exact solver"),
+    "models": ("models_command", "list networks, their presets and pretrained weights"),
+    "card": ("cards", "turn a finished run into a model card with weights"),
+}
+_INTERRUPTED = (
+    "interrupted: every file written so far is whole, and the same command goes on from there."
+)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are :class:`InputError` with the nearest names."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the error instead of printing the usage and leaving."""
+        choice = re.match(r"argument (\S+): invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        if choice:
+            names = [name.strip(" '\"") for name in choice[3].split(",")]
+            raise unknown(choice[1].strip("-"), choice[2], names)
+        unrecognized = re.match(r"unrecognized arguments: (\S+)", message)
+        if unrecognized:
+            raise unknown("argument", unrecognized[1].split("=")[0], self._option_names())
+        raise InputError(f"{self.prog}: {message}; {self.prog} --help tells more.")
+
+    def _option_names(self) -> list[str]:
+        return [name for action in self._actions for name in action.option_strings]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: The words after ``latticezoo``; those of the process by default.
+
+    Returns:
+        The exit status.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(arguments)
+    except SystemExit as leave:  # --help and --version of the parsers
+        return leave.code if isinstance(leave.code, int) else 0
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except BaseException as error:
+        explained = _explain(error)
+        if explained is None or os.environ.get("LATTICEZOO_DEBUG"):
+            raise
+        status, sentence = explained
+        sys.stdout.flush()
+        print(f"latticezoo: {sentence}", file=sys.stderr)
+        return status
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        from importlib.metadata import version
+
+        print(f"lattice-zoo {version('lattice-zoo')}")
+        return 0
+    command, rest = arguments[0], arguments[1:]
+    if command not in _COMMANDS:
+        raise unknown("command", command, _COMMANDS)
+    module = importlib.import_module(f"latticezoo.training.{_COMMANDS[command][0]}")
+    if command in _LIGHTNING:
+        status: int | None = module.run(command, rest)
+    else:
+        status = _run_plain(module, command, rest)
+    return status or 0
+
+
+def _run_plain(module: Any, command: str, arguments: list[str]) -> int | None:
+    parser = Parser(
+        prog=f"latticezoo {command}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.add_arguments(parser)
+    run: Callable[[argparse.Namespace], int | None] = module.run
+    return run(parser.parse_args(arguments))
+
+
+def _overview() -> str:
+    width = max(map(len, _COMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, (_, text) in _COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: latticezoo COMMAND …",
+            "",
+            "Exact data, symmetry-exact networks and large dynamics for lattice models.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "latticezoo COMMAND --help explains a command; latticezoo --version tells the version.",
+        ]
+    )
+
+
+def _explain(error: BaseException) -> tuple[int, str] | None:
+    """Status and sentence of an error on the user's side; None for a fault of the library."""
+    text = " ".join(str(error).split())
+    if isinstance(error, InputError):
+        return 2, text
+    if isinstance(error, KeyboardInterrupt):
+        return 130, _INTERRUPTED
+    full = getattr(error, "errno", None) == errno.ENOSPC or re.search(
+        r"No space left on device|errno = 28|PytorchStreamWriter failed writing", text
+    )
+    if full and isinstance(error, OSError | RuntimeError):
+        where = f" while writing {error.filename}" if getattr(error, "filename", None) else ""
+        return 1, f"the disk is full{where}; no half-written file was left."
+    if isinstance(error, OSError):
+        reason = error.strerror or text
+        return 1, f"{reason}: {error.filename}." if error.filename else f"{reason}."
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return 1, "out of memory; a smaller batch or lattice needs less."
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
