@@ -164,6 +164,8 @@ class Lattice:
     @staticmethod
     def dimension(family: str) -> int:
         """Number of space dimensions of a family."""
+        if family not in _FAMILIES:
+            raise unknown("lattice", family, _FAMILIES)
         return _FAMILIES[family].vectors.shape[0]
 
     def __str__(self) -> str:

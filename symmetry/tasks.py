@@ -51,7 +51,7 @@ class Task:
             object.__setattr__(self, attribute, tuple(getattr(self, attribute)))
         pairs = tuple((target, source) for target, source in self.conservative)
         object.__setattr__(self, "conservative", pairs)
-        Lattice(self.family, (1,) * Lattice.dimension(self.family))
+        Lattice.dimension(self.family)  # raises for an unknown family
         if not self.inputs or not self.targets:
             raise InputError(f"task {self.name!r} needs at least one input and one target field.")
         for kind, fields in (("input", self.inputs), ("target", self.targets)):
