@@ -219,9 +219,10 @@ def test_su2_components_project():
 @pytest.fixture
 def double_default():
     """e3nn builds its generators in torch's default precision."""
+    before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     yield
-    torch.set_default_dtype(torch.float32)
+    torch.set_default_dtype(before)
 
 
 @both_precisions
