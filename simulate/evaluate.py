@@ -114,7 +114,7 @@ class ForceCalls:
         row = int((~torch.isfinite(values)).flatten(1).any(1).nonzero()[0])
         replica = self._replicas[row]
         raise DivergedError(
-            f"the {what} {name!r} is no longer finite at step {self._step} in replica {replica}; "
+            f"the {what} {name!r} is not finite at step {self._step} in replica {replica}; "
             f"{self.advice()}",
             self._step,
             replica,

@@ -36,6 +36,10 @@ class Part:
     rows: dict[str, int]
 
 
+def _is_dataset(item: object) -> bool:
+    return isinstance(item, h5py.Dataset)
+
+
 class Recorder:
     """Rows of one run.
 
@@ -102,19 +106,13 @@ class Recorder:
         if self._pending.get(table):
             return sorted(self._pending[table][0])
         part = next(part for part in self.parts if part.rows.get(table))
-        names: list[str] = []
         with read_hdf5(self._path(part), "record of the run") as file:
             if table:
-                names = list(file[table])
-            else:
-                file.visititems(
-                    lambda name, item: (
-                        names.append(name)
-                        if isinstance(item, h5py.Dataset) and not name.startswith("observers/")
-                        else None
-                    )
-                )
-        return sorted(names)
+                return sorted(name for name, item in file[table].items() if _is_dataset(item))
+            names = [name for name in ("steps", "times") if name in file]
+            for quantity in ("fields", "momenta", "forces"):
+                names += [f"{quantity}/{name}" for name in file.get(quantity, {})]
+            return sorted(names)
 
     # ---------------------------------------------------------------- files
     def _path(self, part: Part) -> Path:

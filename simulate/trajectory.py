@@ -162,7 +162,7 @@ class TrajectoryFile:
 
     @property
     def lattice(self) -> str:
-        """Spec of the lattice, such as "square(16,16)"."""
+        """Spec of the lattice, such as "square(16, 16)"."""
         return str(self.metadata["lattice"])
 
     @property
