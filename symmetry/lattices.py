@@ -21,97 +21,16 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from latticezoo.symmetry.errors import InputError, unknown
+from latticezoo.symmetry import geometry
+from latticezoo.symmetry.errors import InputError
+from latticezoo.symmetry.geometry import Shell
 from latticezoo.symmetry.groups import FiniteGroup
 from latticezoo.symmetry.point_groups import point_group
-
-_TOLERANCE = 1e-6
-_ROOT3 = math.sqrt(3.0)
-
-
-class _Family(NamedTuple):
-    """What is fixed by the name of a lattice: geometry of the cell, and groups."""
-
-    vectors: np.ndarray  # [dim, dim], rows, bond length 1
-    centring: np.ndarray  # [centrings, dim], in units of the vectors; lattice translations inside
-    basis: np.ndarray  # [1 or 2, dim], in units of the vectors; the sites of a primitive cell
-    site_group: str
-    point_group: str
-    bipartite: bool
-    links: np.ndarray | None  # [directions, dim], cells; positive link directions
-
-
-_PLANE = np.array([[0.0, 0.0]])
-_FCC = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
-_FAMILIES: dict[str, _Family] = {
-    "chain": _Family(
-        np.eye(1), np.zeros((1, 1)), np.zeros((1, 1)), "D1", "D1", True, np.array([[1]])
-    ),
-    "square": _Family(np.eye(2), _PLANE, _PLANE, "D4", "D4", True, np.array([[1, 0], [0, 1]])),
-    "triangular": _Family(
-        np.array([[1.0, 0.0], [0.5, _ROOT3 / 2]]),
-        _PLANE,
-        _PLANE,
-        "D6",
-        "D6",
-        False,
-        np.array([[1, 0], [0, 1], [-1, 1]]),
-    ),
-    "honeycomb": _Family(
-        np.array([[_ROOT3, 0.0], [_ROOT3 / 2, 1.5]]),
-        _PLANE,
-        np.array([[0.0, 0.0], [-1 / 3, 2 / 3]]),
-        "D3",
-        "D6",
-        True,
-        None,
-    ),
-    "diamond": _Family(
-        np.eye(3) * 4 / _ROOT3,
-        _FCC,
-        np.array([[0.0, 0.0, 0.0], [0.25, 0.25, 0.25]]),
-        "Td",
-        "Oh",
-        True,
-        None,
-    ),
-}
-
-
-@dataclass(frozen=True)
-class Shell:
-    """One orbit of neighbours: the sites that the site group carries into each other.
-
-    One radius can hold two shells: on the square lattice (5, 0) and (4, 3) both lie at r² = 25.
-
-    Attributes:
-        family: Name of the lattice it belongs to.
-        index: Position in :meth:`Lattice.shells`; shell 0 is the site itself.
-        radius: Distance from the centre in bond lengths.
-        offsets: Cartesian offsets ``[size, dim]`` seen from a site of sublattice 0; in the plane
-            counter-clockwise from the first angle ≥ 0, in space in falling lexicographic order.
-    """
-
-    family: str
-    index: int
-    radius: float
-    offsets: tuple[tuple[float, ...], ...]
-
-    @property
-    def size(self) -> int:
-        """Number of sites in the shell."""
-        return len(self.offsets)
-
-    @property
-    def vectors(self) -> np.ndarray:
-        """The offsets as an array ``[size, dim]``."""
-        return np.array(self.offsets)
 
 
 @dataclass(frozen=True)
@@ -137,8 +56,6 @@ class Lattice:
     shape: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if self.family not in _FAMILIES:
-            raise unknown("lattice", self.family, _FAMILIES)
         shape = tuple(self.shape)
         if len(shape) != self.dim:
             raise InputError(
@@ -157,16 +74,14 @@ class Lattice:
         if match is None:
             raise InputError(f"{spec!r} is not a lattice; write for example 'square(24, 24)'.")
         family, sizes = match[1], [int(size) for size in match[2].split(",")]
-        if family in _FAMILIES and len(sizes) == 1:
-            sizes = sizes * _FAMILIES[family].vectors.shape[0]
+        if len(sizes) == 1:
+            sizes = sizes * cls.dimension(family)
         return cls(family, tuple(sizes))
 
     @staticmethod
     def dimension(family: str) -> int:
         """Number of space dimensions of a family."""
-        if family not in _FAMILIES:
-            raise unknown("lattice", family, _FAMILIES)
-        return _FAMILIES[family].vectors.shape[0]
+        return geometry.unit_cell(family).dim
 
     def __str__(self) -> str:
         return f"{self.family}({', '.join(map(str, self.shape))})"
@@ -174,18 +89,18 @@ class Lattice:
     # ---- geometry ------------------------------------------------------------------------------
 
     @property
-    def _data(self) -> _Family:
-        return _FAMILIES[self.family]
+    def _cell(self) -> geometry.UnitCell:
+        return geometry.unit_cell(self.family)
 
     @property
     def dim(self) -> int:
         """Number of space dimensions."""
-        return self._data.vectors.shape[0]
+        return self._cell.dim
 
     @property
     def sublattices(self) -> int:
         """Number of sites in a unit cell."""
-        return len(self._data.centring) * len(self._data.basis)
+        return len(self._cell.sites)
 
     @property
     def n_cells(self) -> int:
@@ -200,23 +115,23 @@ class Lattice:
     @property
     def vectors(self) -> np.ndarray:
         """Edges of the unit cell as rows ``[dim, dim]``, in bond lengths."""
-        return self._data.vectors.copy()
+        return self._cell.vectors.copy()
 
     @property
     def positions(self) -> Tensor:
         """Cartesian site positions ``[sites, dim]`` in bond lengths, float64."""
-        fractional = _cells(self.shape)[:, None, :] + _basis(self.family)[None]
-        return torch.from_numpy(fractional.reshape(-1, self.dim) @ self._data.vectors)
+        fractional = geometry.cells(self.shape)[:, None, :] + self._cell.sites
+        return torch.from_numpy(fractional.reshape(-1, self.dim) @ self._cell.vectors)
 
     @property
     def site_group(self) -> FiniteGroup:
         """Point operations about a site."""
-        return point_group(self._data.site_group)
+        return point_group(self._cell.site_group)
 
     @property
     def point_group(self) -> FiniteGroup:
         """All point operations of the infinite lattice, those that swap sublattices included."""
-        return point_group(self._data.point_group)
+        return point_group(self._cell.point_group)
 
     @property
     def frames(self) -> tuple[int, ...]:
@@ -225,11 +140,7 @@ class Lattice:
         The element carries the surroundings of sublattice 0 onto those of sublattice ``s``: the
         identity for equal surroundings, the inversion for the other half of honeycomb or diamond.
         """
-        group = self.point_group
-        second = group.index(-np.eye(self.dim)) if len(self._data.basis) == 2 else 0
-        return tuple(
-            element for element in (0, second)[: len(self._data.basis)] for _ in self._data.centring
-        )
+        return self._cell.frames
 
     # ---- neighbours ----------------------------------------------------------------------------
 
@@ -249,12 +160,12 @@ class Lattice:
             if count < 0 or int(count) != count:
                 raise InputError(f"the number of shells must be 0 or more, not {count}.")
             radius = 2.0
-            while len(found := _shells(self.family, radius)) <= count:
+            while len(found := geometry.shells_within(self.family, radius)) <= count:
                 radius *= 1.5
             return found[: count + 1]
         if not cutoff >= 0 or math.isinf(cutoff):  # type: ignore[operator]
             raise InputError(f"the cutoff of the shells must be a finite distance, not {cutoff}.")
-        return _shells(self.family, float(cutoff))  # type: ignore[arg-type]
+        return geometry.shells_within(self.family, float(cutoff))  # type: ignore[arg-type]
 
     def neighbours(self, shell: Shell | int = 1) -> Tensor:
         """Site indices of a shell about every site.
@@ -279,8 +190,8 @@ class Lattice:
         """
         if self.sublattices > 1:
             raise InputError(f"offsets on {self.family} are no cell translations; use neighbours.")
-        _, cells = _targets(self.family, self._shell(shell))
-        return tuple(tuple(int(n) for n in row) for row in cells[0])
+        _, shifts = geometry.neighbour_targets(self.family, self._shell(shell))
+        return tuple(tuple(int(n) for n in row) for row in shifts[0])
 
     def neighbour_sum(self, values: Tensor, shell: Shell | int = 1) -> Tensor:
         """Sum of the values on a shell about every site.
@@ -333,9 +244,9 @@ class Lattice:
             InputError: When two offsets of the neighbourhood reach the same site.
         """
         chosen = (self._shell(shells),) if isinstance(shells, Shell | int) else tuple(shells)
-        if _overlaps(self, chosen):
+        if geometry.overlaps(self.family, self.shape, chosen):
             reach = max(shell.radius for shell in chosen)
-            need = _smallest_size(self.family, chosen)
+            need = geometry.smallest_size(self.family, chosen)
             raise InputError(
                 f"lattice {self} is too small for {what}: a neighbourhood of radius {reach:.3g} "
                 f"needs at least {need} cells in each direction."
@@ -357,7 +268,7 @@ class Lattice:
         An operation survives when it carries the periods onto periods: all of D4 on a square
         torus, the rectangle's four on one of unequal sides.
         """
-        return _operations(self)
+        return geometry.torus_operations(self.family, self.shape)
 
     def translations(self) -> Iterator[tuple[int, ...]]:
         """Every translation of the torus, identity first.
@@ -365,14 +276,14 @@ class Lattice:
         Tuples of cells per direction; on diamond a last entry counts the centring vector.
         """
         ranges = [range(size) for size in self.shape]
-        if len(self._data.centring) > 1:
-            ranges.append(range(len(self._data.centring)))
+        if len(self._cell.centring) > 1:
+            ranges.append(range(len(self._cell.centring)))
         return itertools.product(*ranges)
 
     @property
     def n_translations(self) -> int:
         """Number of translations."""
-        return self.n_cells * len(self._data.centring)
+        return self.n_cells * len(self._cell.centring)
 
     def permutation(self, point: int = 0, translation: Sequence[int] | None = None) -> Tensor:
         """Where a space-group operation sends the sites: first ``point``, then ``translation``.
@@ -406,7 +317,7 @@ class Lattice:
             The sublattice it goes to and the element of ``site_group`` that turns the values
             given in the old site's frame into values in the new site's frame.
         """
-        target = int(_basis_images(self.family, point)[0][sublattice])
+        target = int(geometry.basis_images(self.family, point)[0][sublattice])
         frames, group = self.frames, self.point_group
         inner = group.product_table[
             group.inverse[frames[target]], group.product_table[point, frames[sublattice]]
@@ -420,7 +331,7 @@ class Lattice:
         Raises:
             InputError: For the triangular lattice, and for an odd period of chain or square.
         """
-        if not self._data.bipartite:
+        if not self._cell.bipartite:
             raise InputError(f"the {self.family} lattice has no two sublattices.")
         if self.sublattices > 1:
             half = self.sublattices // 2
@@ -429,7 +340,7 @@ class Lattice:
             raise InputError(
                 f"lattice {self} has an odd period, but a staggered pattern needs even sizes."
             )
-        return torch.from_numpy(1.0 - 2.0 * (_cells(self.shape).sum(1) % 2))
+        return torch.from_numpy(1.0 - 2.0 * (geometry.cells(self.shape).sum(1) % 2))
 
     # ---- links ---------------------------------------------------------------------------------
 
@@ -445,9 +356,9 @@ class Lattice:
         Raises:
             InputError: For honeycomb and diamond, whose links do not start from every site.
         """
-        if self._data.links is None:
+        if self._cell.links is None:
             raise InputError(f"link fields need a chain, square or triangular lattice, not {self}.")
-        return self._data.links
+        return self._cell.links
 
     @property
     def link_target(self) -> Tensor:
@@ -483,175 +394,18 @@ def diamond(first: int, second: int | None = None, third: int | None = None) -> 
     return Lattice("diamond", (first, second, second if third is None else third))
 
 
-# ---- tables, cached by family or by lattice ----------------------------------------------------
-
-
-def _cells(shape: tuple[int, ...]) -> np.ndarray:
-    """All cells in row-major order, ``[cells, dim]``."""
-    return np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1).reshape(-1, len(shape))
-
-
-@lru_cache
-def _basis(family: str) -> np.ndarray:
-    """Sites of the unit cell in units of the vectors, all of the first kind before the second."""
-    data = _FAMILIES[family]
-    return (data.basis[:, None] + data.centring[None]).reshape(-1, data.vectors.shape[0])
-
-
-def _split(family: str, fractional: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Write points as a site of the cell plus whole cells.
-
-    Args:
-        family: The lattice.
-        fractional: Points ``[..., dim]`` in units of the vectors, each on a site.
-
-    Returns:
-        Sublattices ``[...]`` and cells ``[..., dim]``, integers.
-    """
-    difference = fractional[..., None, :] - _basis(family)
-    whole = np.rint(difference)
-    fits = (np.abs(difference - whole) < _TOLERANCE).all(-1)
-    if not (fits.sum(-1) == 1).all():
-        raise AssertionError(f"a point does not lie on a site of the {family} lattice")
-    sublattice = fits.argmax(-1)
-    cells = np.take_along_axis(whole, sublattice[..., None, None], -2)[..., 0, :]
-    return sublattice, cells.astype(np.int64)
-
-
-@lru_cache
-def _linear_map(family: str, point: int) -> np.ndarray:
-    """Operation on fractional row vectors: ``n -> n @ map``; integer for a lattice symmetry."""
-    vectors = _FAMILIES[family].vectors
-    matrix = point_group(_FAMILIES[family].point_group).matrices[point]
-    return vectors @ matrix.T @ np.linalg.inv(vectors)
-
-
-@lru_cache
-def _basis_images(family: str, point: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images of the sites of cell 0: sublattices ``[sublattices]`` and cells.
-
-    Operations of the site group turn about site 0. The others, which exchange the two halves,
-    are followed by the shift to the second site of the primitive cell (for the inversion: about
-    the middle of a bond).
-    """
-    data = _FAMILIES[family]
-    turned = _basis(family) @ _linear_map(family, point)
-    try:
-        return _split(family, turned)
-    except AssertionError:
-        return _split(family, turned + data.basis[-1])
-
-
-@lru_cache
-def _shells(family: str, cutoff: float) -> tuple[Shell, ...]:
-    data = _FAMILIES[family]
-    # Every site within the cutoff lies in a cell whose index is bounded by the inverse vectors.
-    reach = np.ceil(np.linalg.norm(np.linalg.inv(data.vectors), axis=0) * cutoff + 1).astype(int)
-    cells = _cells(tuple(2 * reach + 1)) - reach
-    points = (cells[:, None] + _basis(family)).reshape(-1, len(reach)) @ data.vectors
-    distances = np.linalg.norm(points, axis=1)
-    points = points[distances <= cutoff + _TOLERANCE]
-
-    group = point_group(data.site_group)
-    remaining = {_key(point): point for point in points}
-    orbits = []
-    while remaining:
-        first = next(iter(remaining.values()))
-        orbit = {_key(matrix @ first): matrix @ first for matrix in group.matrices}
-        for key in orbit:
-            del remaining[key]
-        orbits.append(sorted(orbit.values(), key=_order))
-    orbits.sort(key=lambda orbit: (round(float(np.linalg.norm(orbit[0])), 6), _order(orbit[0])))
-    return tuple(
-        Shell(
-            family,
-            index,
-            float(np.linalg.norm(orbit[0])),
-            tuple(tuple(float(x) for x in site) for site in orbit),
-        )
-        for index, orbit in enumerate(orbits)
-    )
-
-
-def _key(point: np.ndarray) -> tuple[int, ...]:
-    return tuple(np.rint(np.asarray(point) / _TOLERANCE / 10).astype(int))
-
-
-def _order(point: np.ndarray) -> tuple[float, ...]:
-    """Sort key inside a shell: the angle in the plane, else falling coordinates."""
-    if len(point) == 2:
-        return (round(math.atan2(point[1], point[0]) % (2 * math.pi), 6) % round(2 * math.pi, 6),)
-    return tuple(-round(float(x), 6) for x in point)
-
-
-@lru_cache
-def _targets(family: str, shell: Shell) -> tuple[np.ndarray, np.ndarray]:
-    """Neighbours from each site of cell 0: sublattices ``[s, size]`` and cells ``[s, size, d]``."""
-    lattice = Lattice(family, (1,) * _FAMILIES[family].vectors.shape[0])
-    inverse = np.linalg.inv(_FAMILIES[family].vectors)
-    turned = np.stack(
-        [
-            shell.vectors @ lattice.point_group.matrices[frame].T @ inverse
-            for frame in lattice.frames
-        ]
-    )
-    return _split(family, _basis(family)[:, None] + turned)
-
-
-def _ravel(lattice: Lattice, cells: np.ndarray, sublattice: np.ndarray) -> np.ndarray:
-    wrapped = np.mod(cells, lattice.shape)
-    index = np.ravel_multi_index(tuple(np.moveaxis(wrapped, -1, 0)), lattice.shape)
-    return index * lattice.sublattices + sublattice
-
-
 @lru_cache(maxsize=256)
 def _neighbours(lattice: Lattice, shell: Shell) -> Tensor:
-    sublattice, shift = _targets(lattice.family, shell)
-    cells = _cells(lattice.shape)[:, None, None, :] + shift
-    return torch.from_numpy(_ravel(lattice, cells, sublattice).reshape(lattice.n_sites, shell.size))
-
-
-@lru_cache
-def _operations(lattice: Lattice) -> tuple[int, ...]:
-    sizes = np.array(lattice.shape, dtype=float)
-    kept = []
-    for point in range(lattice.point_group.order):
-        periods = sizes[:, None] * _linear_map(lattice.family, point) / sizes
-        if np.abs(periods - np.rint(periods)).max() < _TOLERANCE:
-            kept.append(point)
-    return tuple(kept)
+    return torch.from_numpy(geometry.neighbour_table(lattice.family, lattice.shape, shell))
 
 
 @lru_cache(maxsize=256)
 def _rotated_sites(lattice: Lattice, point: int) -> Tensor:
-    sublattice, shift = _basis_images(lattice.family, point)
-    turned = np.rint(_cells(lattice.shape) @ _linear_map(lattice.family, point)).astype(np.int64)
-    return torch.from_numpy(_ravel(lattice, turned[:, None] + shift, sublattice).reshape(-1))
+    return torch.from_numpy(geometry.rotated_sites(lattice.family, lattice.shape, point))
 
 
 def _translated_sites(lattice: Lattice, translation: tuple[int, ...]) -> Tensor:
-    centring = lattice._data.centring
-    extra = centring[translation[lattice.dim]] if len(translation) > lattice.dim else centring[0]
-    sublattice, shift = _split(lattice.family, _basis(lattice.family) + extra)
-    cells = _cells(lattice.shape)[:, None] + shift + np.array(translation[: lattice.dim])
-    return torch.from_numpy(_ravel(lattice, cells, sublattice).reshape(-1))
-
-
-def _overlaps(lattice: Lattice, shells: tuple[Shell, ...]) -> bool:
-    """Whether two offsets of the neighbourhood, the centre included, reach the same site."""
-    outer = [lattice.neighbours(shell) for shell in shells if shell.index > 0]
-    # Cells are alike: those of the first cell stand for all.
-    centre = torch.arange(lattice.sublattices)[:, None]
-    sites = torch.cat([centre, *(table[: lattice.sublattices] for table in outer)], dim=1)
-    ordered = sites.sort(dim=1).values
-    return bool((ordered[:, 1:] == ordered[:, :-1]).any())
-
-
-@lru_cache
-def _smallest_size(family: str, shells: tuple[Shell, ...]) -> int:
-    """Smallest equal-sided torus on which the neighbourhood does not touch itself."""
-    dim = _FAMILIES[family].vectors.shape[0]
-    size = 1
-    while _overlaps(Lattice(family, (size,) * dim), shells):
-        size += 1
-    return size
+    shift = np.array(translation[: lattice.dim], dtype=float)
+    if len(translation) > lattice.dim:
+        shift += geometry.unit_cell(lattice.family).centring[translation[lattice.dim]]
+    return torch.from_numpy(geometry.translated_sites(lattice.family, lattice.shape, shift))
