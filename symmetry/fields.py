@@ -9,11 +9,14 @@ Layouts (``C`` channels run over the point-group components first, then the inte
 support    values
 ========== =======================================================================
 site       ``[batch, sites, C]``
-link       ``[batch, sites, directions]``, or ``[batch, sites, directions, 2, 2]`` for matrices,
-           from the site in the positive direction
-plaquette  ``[batch, sites]``, or ``[batch, sites, 2, 2]``, from the plaquette's lower left site
+link       ``[batch, sites, directions, …]``, from the site in the positive direction
+plaquette  ``[batch, sites, …]``, from the plaquette's lower left site
 global     ``[batch, C]``
 ========== =======================================================================
+
+Here ``…`` stands for the internal components of links and plaquettes: nothing for numbers and
+Abelian gauge groups, ``2, 2`` for SU(2) matrices (also for loops that start at a site), ``3`` for
+the adjoint components of an electric field.
 """
 
 from __future__ import annotations
@@ -140,26 +143,33 @@ def check_layout(field: Field, values: Tensor, lattice: Lattice) -> None:
     Raises:
         InputError: With the expected and the given shape.
     """
-    n = lattice.n_sites
-    shape = tuple(values.shape)
+    shape = tuple(values.shape)[1:]
+    if shape in {value_shape(field, lattice, matrices) for matrices in (False, True)}:
+        return
+    wanted = ", ".join(map(str, ("batch", *value_shape(field, lattice))))
+    raise InputError(
+        f"field {field.name!r} on {lattice} needs values of shape [{wanted}], "
+        f"but they have shape {list(values.shape)}."
+    )
+
+
+def value_shape(field: Field, lattice: Lattice, matrices: bool = False) -> tuple[int, ...]:
+    """Shape of one configuration of a field, without the batch axis.
+
+    Args:
+        field: The type.
+        lattice: Where it lives.
+        matrices: Whether group-valued links and loops are 2 × 2 matrices (SU(2)).
+    """
+    places: tuple[int, ...] = () if field.support == "global" else (lattice.n_sites,)
     if field.support == "link":
-        expected: tuple[object, ...] = ("batch", n, lattice.directions)
-        fits = shape[1:3] == expected[1:] and len(shape) in (3, 5)
-    elif field.support == "plaquette":
-        expected = ("batch", n)
-        fits = shape[1:2] == (n,) and len(shape) in (2, 4)
-    elif field.support == "site":
-        expected = ("batch", n, field.channels(lattice))
-        fits = shape[1:] == expected[1:]
-    else:
-        expected = ("batch", field.channels(lattice))
-        fits = shape[1:] == expected[1:]
-    if not fits:
-        wanted = ", ".join(map(str, expected))
-        raise InputError(
-            f"field {field.name!r} on {lattice} needs values of shape [{wanted}], "
-            f"but they have shape {list(shape)}."
-        )
+        places = (*places, lattice.directions)
+    if field.is_group_valued:
+        return (*places, 2, 2) if matrices else places
+    if field.support in ("site", "global"):
+        return (*places, field.channels(lattice))
+    components = _internal_dim(field.internal)
+    return places if components == 1 else (*places, components)
 
 
 def _act_internally(field: Field, values: Tensor, element: Element) -> Tensor:
@@ -175,7 +185,9 @@ def _act_internally(field: Field, values: Tensor, element: Element) -> Tensor:
             raise InputError(f"links such as {field.name!r} need a gauge group.")
         target = element.lattice.link_target
         return group.transport(g[:, None].expand_as(g[target]), values, g[target])
-    if field.support == "site":
+    if field.support == "link":
+        g = g[:, None]  # the frame at the start of the link
+    if field.support == "site" and not field.is_group_valued:
         dim = field.point_dim(element.lattice)
         split = values.unflatten(-1, (dim, -1)).movedim(-2, 1)  # [batch, point, sites, internal]
         return group.act(g, split, field.internal).movedim(1, -2).flatten(-2)
@@ -254,9 +266,14 @@ def _scatter(values: Tensor, permutation: Tensor) -> Tensor:
 
 
 def _reverse(field: Field, values: Tensor) -> Tensor:
+    """Value of a link or loop traversed backwards."""
+    if field.internal in ("fundamental", "adjoint"):
+        raise InputError(
+            f"field {field.name!r} is {field.internal!r} at the start of its link, and reversing "
+            "it needs the link itself; act with operations that keep link directions."
+        )
     if field.is_group_valued:
-        is_matrix = values.dim() >= 4
-        return values.mH if is_matrix else values.conj()
+        return values.mH if values.shape[-2:] == (2, 2) and values.dim() > 3 else values.conj()
     return -values if field.oriented else values
 
 

@@ -163,9 +163,10 @@ class Lattice:
             while len(found := geometry.shells_within(self.family, radius)) <= count:
                 radius *= 1.5
             return found[: count + 1]
-        if not cutoff >= 0 or math.isinf(cutoff):  # type: ignore[operator]
+        assert cutoff is not None
+        if not 0 <= cutoff < math.inf:
             raise InputError(f"the cutoff of the shells must be a finite distance, not {cutoff}.")
-        return geometry.shells_within(self.family, float(cutoff))  # type: ignore[arg-type]
+        return geometry.shells_within(self.family, float(cutoff))
 
     def neighbours(self, shell: Shell | int = 1) -> Tensor:
         """Site indices of a shell about every site.

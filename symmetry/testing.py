@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from latticezoo.symmetry.elements import Element, SymmetryGroup
-from latticezoo.symmetry.fields import Field, transform
+from latticezoo.symmetry.fields import Field, transform, value_shape
 from latticezoo.symmetry.lattices import Lattice
 from latticezoo.symmetry.tasks import Task
 
@@ -83,19 +83,15 @@ def random_values(
 
         if gauge is None:
             raise ValueError(f"link field {field.name!r} needs the name of its gauge group")
-        shape = (batch, lattice.n_sites, lattice.directions)
-        return internal_group(gauge).random(*shape, generator=generator, dtype=dtype)
-    shape = {
-        "site": (batch, lattice.n_sites, field.channels(lattice)),
-        "plaquette": (batch, lattice.n_sites),
-        "global": (batch, field.channels(lattice)),
-    }.get(field.support) or (batch, lattice.n_sites, lattice.directions)
+        size = (batch, lattice.n_sites, lattice.directions)
+        return internal_group(gauge).random(*size, generator=generator, dtype=dtype)
+    size = (batch, *value_shape(field, lattice, matrices=gauge == "SU2"))
     charged = (isinstance(field.internal, int) and field.internal != 0 and gauge != "Z2") or (
         field.internal == "fundamental"
     )
     if charged or field.conjugated:
         dtype = {torch.float64: torch.complex128, torch.float32: torch.complex64}[dtype]
-    return torch.randn(shape, dtype=dtype, generator=generator)
+    return torch.randn(size, dtype=dtype, generator=generator)
 
 
 def equivariance_error(

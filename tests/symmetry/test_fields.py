@@ -223,3 +223,34 @@ def test_inputs_of_a_task_are_checked():
         task.check({"Q": good.index_fill(1, torch.tensor([3]), float("nan"))}, lattice)
     with pytest.raises(InputError, match="lives on square lattices, not triangular"):
         task.check({"Q": good}, triangular(4))
+
+
+def test_an_electric_field_turns_in_the_frame_at_the_start_of_its_link():
+    """Gauss's law is covariant: E_l^a goes as the adjoint of the link's first site."""
+    lattice, group = square(3, 4), internal_group("SU2")
+    field = Field("E", "link", internal="adjoint", oriented=True)
+    values = random_values(field, lattice)
+    assert values.shape == (2, 12, 2, 3)
+    g = group.random(lattice.n_sites, dtype=torch.float64)
+    moved = transform(field, values, Element(lattice, gauge=g, gauge_group=group))
+    for site in range(lattice.n_sites):
+        expected = group.act(g[site], values[:, site], "adjoint")
+        assert torch.allclose(moved[:, site], expected, atol=1e-13)
+    shift = Element(lattice, translation=(1, 0))
+    assert torch.allclose(transform(field, values, shift).norm(), values.norm())
+    turned = Element(lattice, point=lattice.point_group.index(-torch.eye(2).numpy()))
+    with pytest.raises(InputError, match="reversing it needs the link"):
+        transform(field, values, turned)
+
+
+def test_loops_that_start_at_a_site_turn_in_its_frame():
+    from latticezoo.symmetry.gauge import plaquettes
+
+    lattice, group = square(3, 4), internal_group("SU2")
+    link, loop = Field("U", "link", internal="link"), Field("P", "plaquette", internal="loop")
+    links = random_values(link, lattice, gauge="SU2")
+    g = group.random(lattice.n_sites, dtype=torch.float64)
+    element = Element(lattice, gauge=g, gauge_group=group)
+    moved = plaquettes(transform(link, links, element), lattice)
+    expected = transform(loop, plaquettes(links, lattice), element)
+    assert torch.allclose(moved, expected, atol=1e-13)
