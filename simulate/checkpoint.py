@@ -108,11 +108,11 @@ def save(path: str | os.PathLike[str], saved: Saved) -> None:
         arrays.update({f"sums/{name}/{column}": array for column, array in columns.items()})
     text = json.dumps(head, sort_keys=True)
     with write_hdf5(path) as file:
-        file.attrs["format"] = FORMAT
+        file.attrs["format"] = np.bytes_(FORMAT)
         file.attrs["format_version"] = FORMAT_VERSION
-        file.attrs["sha256"] = _seal(text, arrays)
+        file.attrs["sha256"] = np.bytes_(_seal(text, arrays))
         # A dataset, not an attribute: attributes are limited to 64 kB.
-        file.create_dataset("head", data=text)
+        file.create_dataset("head", data=np.bytes_(text.encode()))
         for name, array in arrays.items():
             store(file, name, array)
 
@@ -124,7 +124,7 @@ def load(path: str | os.PathLike[str], device: torch.device | str | None = None)
         InputError: The file is missing, truncated, changed, or no checkpoint.
     """
     with read_hdf5(path, "checkpoint") as file:
-        if file.attrs.get("format") != FORMAT:
+        if file.attrs.get("format") != FORMAT.encode():
             raise InputError(f"{Path(path)} is not a checkpoint of a simulation.")
         if file.attrs["format_version"] != FORMAT_VERSION:
             raise InputError(
@@ -139,7 +139,7 @@ def load(path: str | os.PathLike[str], device: torch.device | str | None = None)
                 arrays[name] = item[()]
 
         file.visititems(collect)
-        if file.attrs["sha256"] != _seal(text, arrays):
+        if file.attrs["sha256"] != _seal(text, arrays).encode():
             raise InputError(f"{Path(path)} was changed or damaged; its checksum does not fit.")
     head = json.loads(text)
     tensors: dict[str, dict[str, Tensor]] = {"fields": {}, "momenta": {}, "forces": {}}

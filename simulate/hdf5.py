@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import RawIOBase
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,51 @@ from latticezoo.symmetry.errors import InputError
 _LIBVER = ("v110", "v110")
 
 
+class _Sink:
+    """A file for HDF5 to write to, in which a write never fails.
+
+    After a failed write (a full disk, above all) the HDF5 library cannot close the file any more
+    and may crash the process much later. So the first error is kept here, what follows is
+    dropped, and the library closes in peace.
+    """
+
+    def __init__(self, stream: RawIOBase) -> None:
+        self.stream = stream
+        self.error: OSError | None = None
+
+    def write(self, data: memoryview) -> int:
+        try:
+            done = 0
+            while self.error is None and done < len(data):
+                done += self.stream.write(data[done:]) or 0
+        except OSError as error:
+            self.error = error
+        return len(data)
+
+    def truncate(self, size: int) -> int:
+        try:
+            if self.error is None:
+                self.stream.truncate(size)
+        except OSError as error:
+            self.error = error
+        return size
+
+    def readinto(self, buffer: memoryview) -> int:
+        return self.stream.readinto(buffer) or 0
+
+    def read(self, size: int = -1) -> bytes:
+        return self.stream.read(size) or b""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self.stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self.stream.tell()
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+
 @contextmanager
 def write_hdf5(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
     """Give a new HDF5 file that takes its place at ``path`` only when the block succeeds.
@@ -26,11 +72,17 @@ def write_hdf5(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
         OSError: The disk is full or the folder cannot be written; one sentence, nothing left over.
     """
     try:
-        with atomic_write(path) as temporary, h5py.File(temporary, "w", libver=_LIBVER) as file:
-            yield file
+        with atomic_write(path) as temporary, temporary.open("w+b", buffering=0) as stream:
+            sink = _Sink(stream)
+            with h5py.File(sink, "w", libver=_LIBVER) as file:
+                yield file
+            if sink.error:
+                raise sink.error
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else _short(error)
-        raise OSError(f"could not write {os.fspath(path)}: {reason}.") from error
+        plain = OSError(f"could not write {os.fspath(path)}: {reason}.")
+        plain.errno = error.errno
+        raise plain from error
 
 
 @contextmanager

@@ -128,10 +128,11 @@ def write_trajectory(
         OSError: The file cannot be written; an older one stays as it was.
     """
     with write_hdf5(path) as file:
-        file.attrs["format"] = FORMAT
+        file.attrs["format"] = np.bytes_(FORMAT)
         file.attrs["format_version"] = FORMAT_VERSION
-        file.attrs["library_version"] = library_version()
-        file.attrs["metadata"] = json.dumps(metadata, sort_keys=True)
+        file.attrs["library_version"] = np.bytes_(library_version())
+        # Text of fixed length lies in the checksummed header; HDF5 keeps other text unchecked.
+        file.attrs["metadata"] = np.bytes_(json.dumps(metadata, sort_keys=True).encode())
         store(file, "replicas", np.array(replicas, dtype=np.int64))
         recorder.copy_to(file)
         for name, row in summaries.items():
@@ -155,10 +156,11 @@ class TrajectoryFile:
 
     def __init__(self, file: h5py.File) -> None:
         self._file = file
-        self.metadata: dict[str, Any] = json.loads(file.attrs["metadata"])
+        self.metadata: dict[str, Any] = json.loads(file.attrs["metadata"].decode())
         self.replicas: np.ndarray = file["replicas"][...]
-        self.steps: np.ndarray = file["steps"][...] if "steps" in file else np.zeros(0, np.int64)
-        self.times: np.ndarray = file["times"][...] if "times" in file else np.zeros(0)
+        frames = "steps" in list(file)  # a list of links: "in file" takes damage for absence
+        self.steps: np.ndarray = file["steps"][...] if frames else np.zeros(0, np.int64)
+        self.times: np.ndarray = file["times"][...] if frames else np.zeros(0)
 
     @property
     def lattice(self) -> str:
@@ -173,7 +175,10 @@ class TrajectoryFile:
     @property
     def observers(self) -> dict[str, Series]:
         """Samples of the observers by name."""
-        return {name: _series(group) for name, group in self._file.get("observers", {}).items()}
+        if "observers" not in list(self._file):
+            return {}
+        groups = self._file["observers"]
+        return {name: _series(groups[name]) for name in list(groups)}
 
     def quantity(self, name: str) -> dict[str, h5py.Dataset]:
         """Frames of "fields", "momenta" or "forces" by field name.
@@ -181,13 +186,17 @@ class TrajectoryFile:
         Raises:
             InputError: The trajectory does not hold this quantity.
         """
-        if name not in self._file:
-            raise unknown("trajectory quantity", name, [q for q in QUANTITIES if q in self._file])
-        return dict(self._file[name].items())
+        there = [quantity for quantity in QUANTITIES if quantity in list(self._file)]
+        if name not in there:
+            raise unknown("trajectory quantity", name, there)
+        group = self._file[name]
+        return {field: group[field] for field in list(group)}
 
 
 def _series(group: h5py.Group) -> Series:
-    axes = {axis: values[...] for axis, values in group.get("axes", {}).items()}
+    axes = {}
+    if "axes" in list(group):
+        axes = {axis: group["axes"][axis][...] for axis in list(group["axes"])}
     return Series(group["steps"][...], group["times"][...], group["values"][...], axes)
 
 
@@ -205,7 +214,7 @@ def open_trajectory(path: str | os.PathLike[str]) -> Iterator[TrajectoryFile]:
         InputError: The file is missing, truncated, damaged, or no trajectory.
     """
     with read_hdf5(path, "trajectory") as file:
-        if file.attrs.get("format") != FORMAT or not file.attrs.get("complete", False):
+        if file.attrs.get("format") != FORMAT.encode() or not file.attrs.get("complete", False):
             raise InputError(f"{Path(path)} is not a finished trajectory of this library.")
         if file.attrs["format_version"] > FORMAT_VERSION:
             raise InputError(
@@ -216,8 +225,9 @@ def open_trajectory(path: str | os.PathLike[str]) -> Iterator[TrajectoryFile]:
     with h5py.File(path, "r") as file:
         try:
             yield TrajectoryFile(file)
-        except OSError as error:
-            # Only what HDF5 says about its chunks is about this file; the rest is the caller's.
-            if "read data" in str(error):
+        except (OSError, KeyError, RuntimeError) as error:
+            # HDF5 speaks of damage when a frame is asked for; all its messages hold this word.
+            # Other errors in the block are the caller's.
+            if "synchronously" in str(error):
                 raise damaged(path, "trajectory", error) from error
             raise
