@@ -205,6 +205,12 @@ class RunCheckpoint(Checkpoint):
         # The table is part of the checkpoint, so its file never runs ahead of the weights for good.
         write_table(folder.metrics, self.history)
 
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Say in the checkpoint which network it holds, so that it can be built without options."""
+        checkpoint["latticezoo"] = {"network": pl_module.config()}
+
     def state_dict(self) -> dict[str, Any]:
         """Kept in the checkpoint: history, best epoch, random number generators."""
         return {

@@ -66,7 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return _dispatch(arguments)
-    except SystemExit as leave:  # --help and --version of the parsers
+    except SystemExit as leave:  # --help of the parsers, or SIGTERM in Lightning
+        if type(leave).__name__ == "SIGTERMException":
+            print(f"latticezoo: {_INTERRUPTED}", file=sys.stderr)
+            return 143
         return leave.code if isinstance(leave.code, int) else 0
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -136,7 +139,8 @@ def _explain(error: BaseException) -> tuple[int, str] | None:
     if isinstance(error, InputError):
         return 2, text
     if isinstance(error, KeyboardInterrupt):
-        return 130, _INTERRUPTED
+        # What was interrupted may say itself how to go on, and by which signal it was.
+        return 128 + getattr(error, "signal", 2), text or _INTERRUPTED
     full = getattr(error, "errno", None) == errno.ENOSPC or re.search(
         r"No space left on device|errno = 28|PytorchStreamWriter failed writing", text
     )

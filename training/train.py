@@ -1,0 +1,220 @@
+"""One training run: the same for ``latticezoo fit`` and for every member of ``compare``."""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.utils.deterministic
+from lightning_fabric.utilities.seed import isolate_rng, seed_everything
+from lightning_fabric.utilities.warnings import PossibleUserWarning
+from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+from pytorch_lightning.callbacks import Callback
+
+from latticezoo.symmetry.errors import InputError
+from latticezoo.training.callbacks import (
+    AtomicCheckpointIO,
+    Budget,
+    RunCheckpoint,
+    Stopwatch,
+    TrainingProgress,
+)
+from latticezoo.training.runs import RunFolder, hardware
+
+#: Trainer options of every run. No sanity check: it would draw random numbers before a fresh run
+#: but not before a resumed one.
+TRAINER_DEFAULTS: dict[str, Any] = {
+    "deterministic": True,
+    "num_sanity_val_steps": 0,
+    "enable_model_summary": False,
+    "log_every_n_steps": 10,
+}
+DEFAULT_EPOCHS = 100
+
+
+@dataclass
+class Session:
+    """The callbacks of one run, and what they found.
+
+    Attributes:
+        folder: Where the run is kept.
+        budget: Training time in seconds, or None.
+        clock: Training time so far.
+        checkpoint: Keeps the state and the history.
+        callbacks: All of them, for the trainer.
+    """
+
+    folder: RunFolder
+    budget: float | None
+    clock: Stopwatch
+    checkpoint: RunCheckpoint
+    callbacks: list[Callback]
+
+    @classmethod
+    def open(cls, folder: RunFolder, label: str, budget: float | None = None) -> Session:
+        """Make the callbacks.
+
+        Args:
+            folder: Where the run is kept.
+            label: Shown beside the progress bar.
+            budget: Training time in seconds.
+
+        Raises:
+            InputError: When the budget is not positive.
+        """
+        if budget is not None and not (math.isfinite(budget) and budget > 0):
+            raise InputError(f"budget is {budget:g} seconds; it must be above 0.")
+        clock = Stopwatch()
+        checkpoint = RunCheckpoint(folder, clock)
+        callbacks: list[Callback] = [clock, checkpoint, TrainingProgress(label, clock, budget)]
+        if budget is not None:
+            callbacks.append(Budget(budget, clock))
+        return cls(folder, budget, clock, checkpoint, callbacks)
+
+    @property
+    def resumes(self) -> bool:
+        """Whether the folder holds an unfinished run to go on with."""
+        return self.folder.last.exists()
+
+    def finish(self) -> None:
+        """Mark the run as finished."""
+        self.folder.update(
+            state="finished",
+            epochs=len(self.checkpoint.history),
+            best_epoch=self.checkpoint.best_epoch,
+            best_score=self.checkpoint.best_score,
+            training_seconds=round(self.clock.seconds, 3),
+            hardware=hardware(),
+        )
+
+
+def train(
+    network: LightningModule,
+    data: LightningDataModule,
+    folder: RunFolder,
+    identity: Mapping[str, Any],
+    *,
+    label: str,
+    seed: int,
+    max_epochs: int | None = None,
+    budget: float | None = None,
+    accelerator: str = "auto",
+) -> dict[str, Any]:
+    """Train a network, or go on with its unfinished run; a finished run is left as it is.
+
+    Args:
+        network: The network, fresh.
+        data: The data.
+        folder: Where the run is kept.
+        identity: The options that decide the result, plain values.
+        label: Shown beside the progress bar.
+        seed: Of the random numbers drawn in training.
+        max_epochs: Number of passes over the training split.
+        budget: Training time in seconds, instead of ``max_epochs``.
+        accelerator: As Lightning's.
+
+    Returns:
+        The run's record, with ``training_seconds``.
+
+    Raises:
+        InputError: When the folder holds another run.
+    """
+    if folder.finished:
+        folder.claim(identity)
+        return folder.record()
+    session = Session.open(folder, label, budget)
+    with folder.lock(), quiet(), isolate_rng(), fast_determinism():
+        folder.claim(identity)
+        seed_everything(seed, workers=True, verbose=False)
+        trainer = Trainer(
+            **TRAINER_DEFAULTS,
+            accelerator=accelerator,
+            devices=1,
+            max_epochs=epochs(max_epochs, budget),
+            callbacks=session.callbacks,
+            plugins=[AtomicCheckpointIO()],
+            logger=False,
+            default_root_dir=folder.path,
+        )
+        with plain_interrupts(trainer):
+            trainer.fit(
+                network,
+                datamodule=data,
+                ckpt_path=folder.last if session.resumes else None,
+                weights_only=True,
+            )
+        session.finish()
+    return folder.record()
+
+
+def epochs(max_epochs: int | None, budget: float | None) -> int:
+    """Number of epochs for the trainer: no limit under a budget unless one was asked for."""
+    if max_epochs is not None:
+        return max_epochs
+    return DEFAULT_EPOCHS if budget is None else -1
+
+
+@contextmanager
+def plain_interrupts(trainer: Trainer) -> Iterator[None]:
+    """Let Ctrl-C come out as KeyboardInterrupt; Lightning would turn it into exit status 1."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as leave:
+        if isinstance(leave.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
+
+
+@contextmanager
+def fast_determinism() -> Iterator[None]:
+    """Put torch's switches for deterministic algorithms back afterwards.
+
+    Filling fresh memory with NaN, which comes with them, finds bugs but costs time: not here.
+    """
+    before = torch.are_deterministic_algorithms_enabled()
+    filling = torch.utils.deterministic.fill_uninitialized_memory
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch.utils.deterministic.fill_uninitialized_memory = filling
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Lightning's remarks about devices, workers and other tools away from the terminal."""
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=PossibleUserWarning)
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def written(*paths: str | Path) -> None:
+    """Print the paths that a command wrote, one a line."""
+    print("wrote:")
+    for path in paths:
+        print(f"  {path}")
