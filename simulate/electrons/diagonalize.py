@@ -1,0 +1,260 @@
+"""Exact electrons: thermal averages of quadratic Hamiltonians by full diagonalization.
+
+For a batch of Hermitian matrices h, with H = Σ c_i† h_ij c_j:
+
+* CPU: LAPACK's divide and conquer, one matrix after the other on one thread, or spread over worker
+  processes. The bits of a configuration's result depend on that configuration alone: not on the
+  batch it is in, nor on the number of workers.
+* GPU: batched ``torch.linalg.eigh`` in double precision, with a check that V†V = 1.
+
+Nothing is differentiated through the eigenvectors: the density *is* the derivative of the free
+energy (Hellmann–Feynman).
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+from threadpoolctl import ThreadpoolController
+from torch import Tensor
+
+from latticezoo.simulate.electrons.fermi import Filling, check_ensemble, fill
+from latticezoo.simulate.electrons.lapack import Solution, solve, solve_matrix
+from latticezoo.simulate.workers import pool
+from latticezoo.symmetry.errors import InputError, unknown
+
+_log = logging.getLogger(__name__)
+
+BACKENDS = ("auto", "lapack", "torch")
+#: Largest deviation of V†V from 1, element by element, that eigenvectors may have.
+ORTHONORMALITY = 1e-10
+
+
+@dataclass(frozen=True)
+class ThermalState:
+    """Free electrons in equilibrium, for B configurations of N states; all float64.
+
+    At fixed electron number the free energy A is what the forces derive from, at fixed chemical
+    potential the grand potential Ω; the mean energy ⟨H⟩ is neither, unless T = 0.
+
+    Attributes:
+        mu: Chemical potential ``[B]``.
+        n_electrons: Σ f ``[B]``.
+        density: ⟨c_i† c_i⟩ ``[B, N]``, which is ∂A/∂h_ii at fixed number and ∂Ω/∂h_ii at fixed μ.
+        band_energy: ⟨H⟩ = Σ f ε ``[B]``.
+        entropy: ``[B]``.
+        free_energy: A = −T Σ ln(1 + e^{−(ε − μ)/T}) + μ N_e ``[B]``.
+        grand_potential: Ω = A − μ N_e ``[B]``.
+        levels: ε in rising order ``[B, N]``.
+        density_matrix: ρ_ij = ⟨c_j† c_i⟩ ``[B, N, N]``, when asked for; ∂A/∂h_ji = ρ_ij.
+    """
+
+    mu: Tensor
+    n_electrons: Tensor
+    density: Tensor
+    band_energy: Tensor
+    entropy: Tensor
+    free_energy: Tensor
+    grand_potential: Tensor
+    levels: Tensor
+    density_matrix: Tensor | None = None
+
+
+def thermal_state(
+    h: Tensor | np.ndarray | sparse.sparray,
+    temperature: float,
+    n_electrons: float | None = None,
+    mu: float | None = None,
+    *,
+    diagonal: Tensor | None = None,
+    density_matrix: bool = False,
+    workers: int = 1,
+    backend: str = "auto",
+) -> ThermalState:
+    """Diagonalize a batch of Hamiltonians and fill their levels.
+
+    Args:
+        h: Hermitian matrices ``[B, N, N]``, or one ``[N, N]``, dense or scipy sparse. Only the
+            lower triangle is read.
+        temperature: T ≥ 0. At T = 0, levels degenerate with the chemical potential are filled in
+            equal parts: the limit of T → 0.
+        n_electrons: Number of electrons, whole or not; or
+        mu: the chemical potential. Give one of the two.
+        diagonal: Real ``[B, N]``, added to the diagonal of one common ``h``.
+        density_matrix: Whether to form the density matrix.
+        workers: Number of processes for a batch on the CPU.
+        backend: ``lapack``, ``torch``, or ``auto``: torch for tensors on a GPU, LAPACK elsewhere.
+            torch runs on the device of ``diagonal`` or ``h``; its low bits depend on the batch.
+
+    Returns:
+        The thermal averages, on the device of the input.
+
+    Raises:
+        InputError: For a bad temperature or filling, a matrix that is not square or not finite, or
+            an unknown backend.
+    """
+    if backend not in BACKENDS:
+        raise unknown("backend", backend, BACKENDS)
+    if workers < 1 or int(workers) != workers:
+        raise InputError(f"workers is {workers}; it must be a whole number of at least 1.")
+    if not sparse.issparse(h) and not isinstance(h, Tensor):
+        h = torch.from_numpy(np.asarray(h))
+    _check_shapes(h, diagonal)
+    check_ensemble(temperature, n_electrons, mu, h.shape[-1])
+    lead = diagonal if diagonal is not None else h
+    device = lead.device if isinstance(lead, Tensor) else torch.device("cpu")
+    if backend == "torch" or (backend == "auto" and device.type != "cpu"):
+        return _solve_by_torch(h, diagonal, device, temperature, n_electrons, mu, density_matrix)
+    filling = (float(temperature), n_electrons, mu, density_matrix)
+    return _collect(_solve_by_lapack(h, diagonal, workers, filling), device)
+
+
+def _check_shapes(h: Any, diagonal: Tensor | None) -> None:
+    shape = tuple(h.shape)
+    if len(shape) not in (2, 3) or shape[-1] != shape[-2] or 0 in shape:
+        raise InputError(f"a Hamiltonian has shape [batch, N, N] or [N, N], not {list(shape)}.")
+    values = torch.from_numpy(h.data) if sparse.issparse(h) else h
+    finite = bool(values.isfinite().all())
+    if diagonal is not None:
+        if len(shape) != 2 or diagonal.ndim != 2 or diagonal.shape[-1] != shape[-1]:
+            raise InputError(
+                f"a diagonal [batch, N] goes with one Hamiltonian [N, N], but they have shapes "
+                f"{list(diagonal.shape)} and {list(shape)}."
+            )
+        finite = finite and bool(diagonal.isfinite().all())
+    if not finite:
+        raise InputError("the Hamiltonian holds NaN or infinite values; only finite are accepted.")
+
+
+def _solve_by_lapack(
+    h: Any, diagonal: Tensor | None, workers: int, filling: tuple[Any, ...]
+) -> list[Solution]:
+    if sparse.issparse(h):
+        matrices: Any = _double(h)
+    else:
+        matrices = _double(h.detach().cpu().numpy())
+    if diagonal is not None:
+        rows = diagonal.detach().double().cpu().numpy()
+        items, function, common = list(rows), solve, (matrices, *filling)
+    else:
+        items = [matrices] if sparse.issparse(h) or h.ndim == 2 else list(matrices)
+        function, common = solve_matrix, filling
+    if workers > 1 and len(items) > 1:
+        return pool().map(function, items, common, count=workers)
+    with _controller().limit(limits=1, user_api="blas"):
+        return [function(item, *common) for item in items]
+
+
+@cache
+def _controller() -> ThreadpoolController:
+    # Searching the loaded libraries takes milliseconds, so it is done once; scipy.linalg and numpy
+    # are loaded by then.
+    return ThreadpoolController()
+
+
+def _double(values: Any) -> Any:
+    kind = np.complex128 if np.iscomplexobj(values) else np.float64
+    return values.astype(kind, copy=False)
+
+
+def _collect(solutions: list[Solution], device: torch.device) -> ThermalState:
+    matrices = [s.density_matrix for s in solutions if s.density_matrix is not None]
+    return _assemble(
+        [solution.filling for solution in solutions],
+        _stack([solution.levels for solution in solutions], device),
+        _stack([solution.density for solution in solutions], device),
+        _stack(matrices, device) if matrices else None,
+    )
+
+
+def _assemble(
+    fillings: list[Filling], levels: Tensor, density: Tensor, density_matrix: Tensor | None
+) -> ThermalState:
+    def column(name: str) -> Tensor:
+        return _stack([getattr(filling, name) for filling in fillings], levels.device)
+
+    return ThermalState(
+        mu=column("mu"),
+        n_electrons=column("n_electrons"),
+        density=density,
+        band_energy=column("band_energy"),
+        entropy=column("entropy"),
+        free_energy=column("free_energy"),
+        grand_potential=column("grand_potential"),
+        levels=levels,
+        density_matrix=density_matrix,
+    )
+
+
+def _stack(rows: list[Any], device: torch.device) -> Tensor:
+    return torch.from_numpy(np.array(rows)).to(device)
+
+
+def _solve_by_torch(
+    h: Any,
+    diagonal: Tensor | None,
+    device: torch.device,
+    temperature: float,
+    n_electrons: float | None,
+    mu: float | None,
+    density_matrix: bool,
+) -> ThermalState:
+    dense = torch.from_numpy(h.toarray()) if sparse.issparse(h) else h.detach()
+    dense = dense.to(device, torch.complex128 if dense.is_complex() else torch.float64)
+    dense = dense if dense.ndim == 3 else dense[None]
+    if diagonal is not None:
+        dense = dense + torch.diag_embed(diagonal.detach().double())
+    levels, vectors = checked_eigh(dense)
+    # The levels are few; filling them on the CPU shares the careful root search.
+    fillings = [fill(row, float(temperature), n_electrons, mu) for row in levels.cpu().numpy()]
+    occupations = _stack([filling.occupations for filling in fillings], device)
+    squares = vectors.real**2 + vectors.imag**2 if vectors.is_complex() else vectors * vectors
+    density = torch.einsum("bim,bm->bi", squares, occupations)
+    matrices = (vectors * occupations[:, None]) @ vectors.mH if density_matrix else None
+    return _assemble(fillings, levels, density, matrices)
+
+
+def checked_eigh(h: Tensor) -> tuple[Tensor, Tensor]:
+    """Batched ``torch.linalg.eigh`` in double precision that verifies its eigenvectors.
+
+    Batched solvers on GPUs are known to have returned vectors that are not orthonormal without an
+    error. Configurations for which V†V differs from 1, or which the solver gave up on, are
+    diagonalized again on the CPU by LAPACK, with a warning.
+
+    Args:
+        h: Hermitian ``[B, N, N]``, float64 or complex128.
+
+    Returns:
+        Levels ``[B, N]`` in rising order and vectors ``[B, N, N]`` in columns.
+    """
+    try:
+        levels, vectors = torch.linalg.eigh(h)
+        deviation = (
+            vectors.mH @ vectors - torch.eye(h.shape[-1], dtype=h.dtype, device=h.device)
+        ).abs()
+        sound = deviation.amax((1, 2)) < ORTHONORMALITY  # False for NaN
+    except torch.linalg.LinAlgError as error:
+        _log.warning("the batched solver failed (%s).", error)
+        levels = h.new_empty(h.shape[:2], dtype=torch.float64)
+        vectors = torch.empty_like(h)
+        sound = torch.zeros(len(h), dtype=torch.bool, device=h.device)
+    bad = (~sound).nonzero()[:, 0].tolist()
+    if bad:
+        _log.warning(
+            "torch.linalg.eigh on %s gave unsound eigenvectors for %d of %d matrices; these are "
+            "diagonalized again on the CPU.",
+            h.device,
+            len(bad),
+            len(h),
+        )
+    for row in bad:
+        exact, basis = np.linalg.eigh(h[row].cpu().numpy())
+        levels[row] = torch.from_numpy(exact).to(levels)
+        vectors[row] = torch.from_numpy(basis).to(vectors)
+    return levels, vectors

@@ -1,0 +1,140 @@
+"""What drives a simulation: anything with the shape of a :class:`ForceField`.
+
+An exact :class:`System` is one; a network becomes one through :meth:`System.learned`, which adds to
+its prediction the part of the force that is known exactly.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from latticezoo.symmetry.errors import InputError
+from latticezoo.symmetry.fields import Field, check_layout
+from latticezoo.symmetry.lattices import Lattice
+from latticezoo.symmetry.tasks import Task
+
+Fields = Mapping[str, Tensor]
+Model = Callable[[dict[str, Tensor], Lattice], Mapping[str, Tensor]]
+
+
+@runtime_checkable
+class ForceField(Protocol):
+    """All that a simulator knows of what drives it.
+
+    A force field may also have ``energy(fields, lattice) -> [B]``, whose derivatives its forces
+    are, ``density_from_forces(fields, forces, lattice)``, and an attribute ``batch_invariant``:
+    True when the bits of a replica's forces do not depend on the batch it is in.
+    """
+
+    def forces(self, fields: Fields, lattice: Lattice) -> dict[str, Tensor]:
+        """Forces ``[B, N, C]`` by the name of the field they act on."""
+        ...
+
+
+class System(ABC):
+    """Base of the exact systems: frozen dataclasses of physical parameters.
+
+    Everything is batched over replicas: fields are ``[B, N, C]`` (links ``[B, N, D, …]``), energies
+    ``[B]``. Energies and labels are float64.
+
+    Attributes:
+        name: Name under which the system is registered.
+        fields: The classical fields it lives on.
+        families: Lattice families it is defined on.
+    """
+
+    name: ClassVar[str]
+    fields: ClassVar[tuple[Field, ...]]
+    families: ClassVar[tuple[str, ...]]
+
+    @property
+    @abstractmethod
+    def masses(self) -> dict[str, float]:
+        """Mass of each field that moves by inertia."""
+
+    @abstractmethod
+    def energy(self, fields: Fields, lattice: Lattice) -> Tensor:
+        """The potential ``[B]`` whose negative derivatives the forces are."""
+
+    @abstractmethod
+    def forces(self, fields: Fields, lattice: Lattice) -> dict[str, Tensor]:
+        """Total forces by field name, shaped as the fields."""
+
+    @abstractmethod
+    def labels(self, fields: Fields, lattice: Lattice) -> dict[str, Tensor]:
+        """Every target that a network can be trained on, and ``energy`` ``[B]``."""
+
+    @abstractmethod
+    def observables(self, fields: Fields, lattice: Lattice) -> dict[str, Tensor]:
+        """What an experiment would measure, by name; first axis ``[B]``."""
+
+    @abstractmethod
+    def task(self, family: str = "square", target: str = "density") -> Task:
+        """The map that a network shall learn, with its symmetry."""
+
+    @abstractmethod
+    def assemble(self, predictions: Fields, fields: Fields, lattice: Lattice) -> dict[str, Tensor]:
+        """Total forces from a network's predictions: what is known exactly is added exactly."""
+
+    def learned(self, model: Model) -> LearnedForceField:
+        """Force field that takes the electronic part from a network."""
+        return LearnedForceField(self, model)
+
+    def check(self, fields: Fields, lattice: Lattice) -> None:
+        """Check lattice family, presence, shapes and finiteness of the fields.
+
+        Raises:
+            InputError: Naming what does not fit.
+        """
+        if lattice.family not in self.families:
+            raise InputError(
+                f"system {self.name!r} lives on {' and '.join(self.families)} lattices, "
+                f"not on {lattice}."
+            )
+        for field in self.fields:
+            if field.name not in fields:
+                given = ", ".join(sorted(fields)) or "none"
+                raise InputError(f"field {field.name!r} is missing; given: {given}.")
+            values = fields[field.name]
+            check_layout(field, values, lattice)
+            if not bool(values.isfinite().all()):
+                count = int((~values.isfinite()).sum())
+                raise InputError(
+                    f"field {field.name!r} holds {count} NaN or infinite values; "
+                    "only finite ones are accepted."
+                )
+
+
+@dataclass(frozen=True)
+class LearnedForceField:
+    """A network in the place of the electrons of a system.
+
+    No gradients are kept. A network that makes its forces by differentiating an energy must enable
+    gradients itself while it does so.
+
+    Attributes:
+        system: Knows what to add to the network's prediction.
+        model: ``model(fields, lattice) -> predictions``.
+    """
+
+    system: System
+    model: Model
+
+    def forces(self, fields: Fields, lattice: Lattice) -> dict[str, Tensor]:
+        """Total forces by field name, in the precision of the fields."""
+        with torch.no_grad():
+            predictions = self.model(dict(fields), lattice)
+            return self.system.assemble(predictions, fields, lattice)
+
+    def density_from_forces(self, fields: Fields, forces: Fields, lattice: Lattice) -> Tensor:
+        """Density ⟨n⟩ that belongs to total forces, where the system can read it off."""
+        read: Any = getattr(self.system, "density_from_forces", None)
+        if read is None:
+            raise InputError(f"system {self.system.name!r} cannot read a density off its forces.")
+        return read(fields, forces, lattice)
