@@ -1,110 +1,173 @@
-"""Point groups by name."""
+"""The point groups of the lattices, by name, with their irreps written down.
+
+Planar groups act on (x, y); their mirrors are half turns about axes in the plane and carry the
+labels C2' and C2''. Conventions that saved weights depend on:
+
+* ``C(n)``: rotations by 2πk/n, k = 0 … n−1. A, B, then E_l: rotation by l times the angle.
+* ``D(n)``: the rotations of C(n), then mirrors at the lines πk/n; for n = 3 at 90°, 150°, 30°, those
+  through the bonds of a honeycomb site. A1, A2 (sin nθ), for even n B1 (cos nθ/2) and B2 (sin nθ/2),
+  then E_l (cos lθ, sin lθ). D(1) acts on a line: [1], [−1].
+* ``Td()``, ``O()``, ``Oh()``: signed permutation matrices; E is (2z² − x² − y², √3(x² − y²)). In Td
+  the vector is T2 and the rotations are T1; in O the vector is T1 and (yz, zx, xy) is T2; in Oh the
+  vector is T1u.
+"""
 
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
 
-from latticezoo.symmetry.errors import unknown
+from latticezoo.symmetry.errors import InputError, unknown
 from latticezoo.symmetry.groups import FiniteGroup
 
-
-def _rot(w):
-    return np.array([[np.cos(w), -np.sin(w)], [np.sin(w), np.cos(w)]])
-
-
-def _ref(w):
-    return np.array([[np.cos(w), np.sin(w)], [np.sin(w), -np.cos(w)]])
-
-
-@lru_cache
-def D(n: int) -> FiniteGroup:
-    if n == 1:
-        m = np.array([[[1.0]], [[-1.0]]])
-        return FiniteGroup("D1", m, {"A1": (m**2, "real"), "A2": (m, "real")}, ["E", "σ"])
-    start = np.pi if n == 3 else 0.0
-    w = 2 * np.pi * np.arange(n) / n
-    v = start + w
-    matrices = np.array([_rot(x) for x in w] + [_ref(x) for x in v])
-    det = np.r_[np.ones(n), -np.ones(n)]
-    irreps = {"A1": np.ones(2 * n), "A2": det}
-    if n % 2 == 0:
-        j = (-1.0) ** np.arange(n)
-        irreps |= {"B1": np.r_[j, j], "B2": np.r_[j, -j]}
-    table = {k: (x[:, None, None], "real") for k, x in irreps.items()}
-    top = (n - 1) // 2
-    for l in range(1, top + 1):
-        name = "E" if top == 1 else f"E{l}"
-        e = np.array([_rot(l * x) for x in w] + [_ref(l * x) for x in v])
-        table[name] = (e, "real")
-    names = ["E"] + [f"C{n}^{k}" for k in range(1, n)] + [f"σ{k}" for k in range(n)]
-    return FiniteGroup(f"D{n}", np.round(matrices, 15), table, names)
+_ROOT3 = math.sqrt(3.0)
 
 
 @lru_cache
 def C(n: int) -> FiniteGroup:
-    w = 2 * np.pi * np.arange(n) / n
-    table = {"A": (np.ones((n, 1, 1)), "real")}
+    """Cyclic group of the n rotations of the plane.
+
+    Raises:
+        InputError: Unless n is a whole number of at least 1.
+    """
+    _check_fold("C", n)
+    irreps = {"A": np.ones(n)} | ({} if n % 2 else {"B": (-1.0) ** np.arange(n)})
+    table = {name: values[:, None, None] for name, values in irreps.items()}
+    for l in range(1, (n + 1) // 2):
+        table[_e_name(n, l)] = np.array([_rotation(l * k, n) for k in range(n)])
+    return FiniteGroup(f"C{n}", np.array([_rotation(k, n) for k in range(n)]), table)
+
+
+@lru_cache
+def D(n: int) -> FiniteGroup:
+    """Dihedral group of n rotations and n mirrors of the plane; D(1) of the line.
+
+    Raises:
+        InputError: Unless n is a whole number of at least 1.
+    """
+    _check_fold("D", n)
+    turns = range(n)
+    even, odd = np.ones(n), -np.ones(n)
+    irreps = {"A1": np.r_[even, even], "A2": np.r_[even, odd]}
+    if n == 1:
+        line = np.array([[[1.0]], [[-1.0]]])
+        return FiniteGroup("D1", line, {"A1": line**2, "A2": line}, ["E", "σ"])
     if n % 2 == 0:
-        table["B"] = (((-1.0) ** np.arange(n))[:, None, None], "real")
-    top = (n - 1) // 2
-    for l in range(1, top + 1):
-        table["E" if top == 1 else f"E{l}"] = (np.array([_rot(l * x) for x in w]), "complex")
-    names = ["E"] + [f"C{n}^{k}" for k in range(1, n)]
-    return FiniteGroup(f"C{n}", np.array([_rot(x) for x in w]), table, names)
-
-
-def _signed():
-    for p in itertools.permutations(range(3)):
-        for s in itertools.product([1, -1], repeat=3):
-            m = np.zeros((3, 3))
-            m[range(3), p] = s
-            yield m
-
-
-def _cubic(name, keep):
-    ms = sorted(filter(keep, _signed()), key=lambda m: (-np.trace(m), tuple(-m.ravel())))
-    m = np.array(ms)
-    p = np.abs(m)
-    sign = np.linalg.det(p)[:, None, None]
-    basis = np.array([[-1, -1, 2], [np.sqrt(3), -np.sqrt(3), 0]]) / np.sqrt(6)
-    e = basis @ p @ basis.T
-    return m, p, sign, e
+        alternating = (-1.0) ** np.arange(n)
+        irreps |= {"B1": np.r_[alternating, alternating], "B2": np.r_[alternating, -alternating]}
+    table = {name: values[:, None, None] for name, values in irreps.items()}
+    # Mirror k lies at πk/n; on honeycomb sites it is turned by 90°.
+    mirrors = [(2 * k + (n if n == 3 else 0), 4 * n) for k in turns]
+    for l in range(1, (n + 1) // 2):
+        table[_e_name(n, l)] = np.array(
+            [_rotation(l * k, n) for k in turns] + [_mirror(l * k, m) for k, m in mirrors]
+        )
+    matrices = [_rotation(k, n) for k in turns] + [_mirror(k, m) for k, m in mirrors]
+    return FiniteGroup(f"D{n}", np.array(matrices), table)
 
 
 @lru_cache
 def Td() -> FiniteGroup:
-    m, _, s, e = _cubic("Td", lambda m: m.sum(1).prod() > 0)
-    one = np.ones_like(s)
-    t = {"A1": one, "A2": s, "E": e, "T1": s * m, "T2": m}
-    return FiniteGroup("Td", m, {k: (x, "real") for k, x in t.items()})
+    """Full tetrahedral group, of the corners (1,1,1), (1,−1,−1), (−1,1,−1), (−1,−1,1)."""
+    m, swap, e = _cubic(lambda m: m.sum(axis=1).prod() > 0)
+    table = {"A1": swap**2, "A2": swap, "E": e, "T1": swap * m, "T2": m}
+    return FiniteGroup("Td", m, table)
 
 
 @lru_cache
 def O() -> FiniteGroup:  # noqa: E743
-    m, _, s, e = _cubic("O", lambda m: np.linalg.det(m) > 0)
-    one = np.ones_like(s)
-    t = {"A1": one, "A2": s, "E": e, "T1": m, "T2": s * m}
-    return FiniteGroup("O", m, {k: (x, "real") for k, x in t.items()})
+    """Group of the rotations of the cube."""
+    m, swap, e = _cubic(lambda m: np.linalg.det(m) > 0)
+    table = {"A1": swap**2, "A2": swap, "E": e, "T1": m, "T2": swap * m}
+    return FiniteGroup("O", m, table, class_order=["E", "C3", "C2'", "C4", "C2"])
 
 
 @lru_cache
 def Oh() -> FiniteGroup:
-    m, _, s, e = _cubic("Oh", lambda m: True)
-    d = np.linalg.det(m)[:, None, None]
-    q = m * d
-    t = {"A1": np.ones_like(s), "A2": s, "E": e, "T1": q, "T2": s * q}
-    t = {k + "g": x for k, x in t.items()} | {k + "u": x * d for k, x in t.items()}
-    return FiniteGroup("Oh", m, {k: (x, "real") for k, x in t.items()})
+    """Full symmetry group of the cube."""
+    m, swap, e = _cubic(lambda m: True)
+    parity = np.rint(np.linalg.det(m))[:, None, None]
+    even = {"A1": swap**2, "A2": swap, "E": e, "T1": parity * m, "T2": swap * parity * m}
+    table = {f"{name}g": x for name, x in even.items()}
+    table |= {f"{name}u": x * parity for name, x in even.items()}
+    order = ["E", "C3", "C2'", "C4", "C2", "i", "S4", "S6", "σh", "σd"]
+    return FiniteGroup("Oh", m, table, class_order=order)
 
 
-@lru_cache
+_KNOWN: dict[str, Callable[[], FiniteGroup]] = {
+    **{f"C{n}": lambda n=n: C(n) for n in (1, 2, 3, 4, 6)},  # type: ignore[misc]
+    **{f"D{n}": lambda n=n: D(n) for n in (1, 2, 3, 4, 6)},  # type: ignore[misc]
+    "Td": Td,
+    "O": O,
+    "Oh": Oh,
+}
+
+#: Names that :func:`point_group` accepts.
+POINT_GROUPS = tuple(_KNOWN)
+
+
 def point_group(name: str) -> FiniteGroup:
-    known = {f"C{n}": lambda n=n: C(n) for n in (1, 2, 3, 4, 6)}
-    known |= {f"D{n}": lambda n=n: D(n) for n in (1, 2, 3, 4, 6)}
-    known |= {"Td": Td, "O": O, "Oh": Oh}
-    if name not in known:
-        raise unknown("point group", name, known)
-    return known[name]()
+    """A point group by Schoenflies symbol; always the same object.
+
+    Raises:
+        InputError: For an unknown name, with the nearest ones.
+    """
+    if name not in _KNOWN:
+        raise unknown("point group", name, _KNOWN)
+    return _KNOWN[name]()
+
+
+def _check_fold(family: str, n: int) -> None:
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise InputError(f"{family}(n) needs a whole number n of at least 1, not {n!r}.")
+
+
+def _e_name(n: int, l: int) -> str:
+    return "E" if n < 5 else f"E{l}"
+
+
+def _cos_sin(k: int, n: int) -> tuple[float, float]:
+    """Cosine and sine of 2πk/n; exact, or the nearest double, at the multiples of 30°."""
+    twelfths, rest = divmod(12 * k, n)
+    if rest:
+        return math.cos(2 * math.pi * k / n), math.sin(2 * math.pi * k / n)
+    sines = (0.0, 0.5, _ROOT3 / 2, 1.0, _ROOT3 / 2, 0.5, 0.0, -0.5, -_ROOT3 / 2, -1.0)
+    sines += (-_ROOT3 / 2, -0.5)
+    return sines[(twelfths + 3) % 12], sines[twelfths % 12]
+
+
+def _rotation(k: int, n: int) -> np.ndarray:
+    """Rotation by 2πk/n."""
+    c, s = _cos_sin(k, n)
+    return np.array([[c, -s], [s, c]])
+
+
+def _mirror(k: int, n: int) -> np.ndarray:
+    """Mirror about the line at half the angle 2πk/(n/2): the line at 2πk/n."""
+    c, s = _cos_sin(2 * k, n)
+    return np.array([[c, s], [s, -c]])
+
+
+def _cubic(keep: Callable[[np.ndarray], bool]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Signed permutation matrices of a cubic group.
+
+    Returns:
+        The matrices ``[order, 3, 3]``; ±1 by whether the axes are permuted evenly or oddly,
+        ``[order, 1, 1]``; and E, ``[order, 2, 2]``.
+    """
+    found = []
+    for axes in itertools.permutations(range(3)):
+        for signs in itertools.product([1.0, -1.0], repeat=3):
+            matrix = np.zeros((3, 3))
+            matrix[range(3), axes] = signs
+            if keep(matrix):
+                found.append(matrix)
+    m = np.array(sorted(found, key=lambda m: (-np.trace(m), tuple(-m.ravel()))))
+    permutation = np.abs(m)
+    swap = np.rint(np.linalg.det(permutation))[:, None, None]
+    harmonics = np.array([[-1, -1, 2], [_ROOT3, -_ROOT3, 0]]) / math.sqrt(6.0)
+    return m, swap, harmonics @ permutation @ harmonics.T

@@ -1,0 +1,60 @@
+"""Character tables that print as in a textbook."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class CharacterTable:
+    """Characters of the real irreps of a group.
+
+    Attributes:
+        group: Name of the group.
+        order: Number of elements.
+        class_names: Classes with their sizes, such as ``"2C4"``.
+        class_sizes: Number of elements in each class.
+        irrep_names: Mulliken symbols.
+        kinds: ``"real"``, ``"complex"`` or ``"quaternionic"`` for each irrep.
+        functions: Coordinates and rotations that transform like each irrep.
+        values: Characters ``[irreps, classes]``.
+    """
+
+    group: str
+    order: int
+    class_names: tuple[str, ...]
+    class_sizes: tuple[int, ...]
+    irrep_names: tuple[str, ...]
+    kinds: tuple[str, ...]
+    functions: tuple[str, ...]
+    values: np.ndarray
+
+    def __str__(self) -> str:
+        head = [self.group, *self.class_names]
+        rows = [
+            [name + ("*" if kind != "real" else ""), *map(_number, row)]
+            for name, kind, row in zip(self.irrep_names, self.kinds, self.values, strict=True)
+        ]
+        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+        first = widths[0]
+
+        def line(cells: list[str], tail: str = "") -> str:
+            body = "  ".join(cell.rjust(w) for cell, w in zip(cells[1:], widths[1:], strict=True))
+            return f"{cells[0].ljust(first)} │ {body}{' │ ' + tail if any(self.functions) else ''}"
+
+        top = line(head).rstrip()
+        rule = "─" * (first + 1) + "┼" + "─" * (sum(widths[1:]) + 2 * len(widths) - 2)
+        if any(self.functions):
+            rule += "┼" + "─" * (1 + max(map(len, self.functions)))
+        lines = [top, rule]
+        lines += [line(row, f).rstrip() for row, f in zip(rows, self.functions, strict=True)]
+        if any(kind == "complex" for kind in self.kinds):
+            lines.append("* complex type: two conjugate irreps of half the dimension")
+        return "\n".join(lines)
+
+
+def _number(value: float) -> str:
+    whole = round(float(value))
+    return str(whole) if abs(value - whole) < 1e-9 else f"{value:.3f}"

@@ -1,0 +1,380 @@
+"""Names of the field for groups of orthogonal matrices: Schoenflies, class labels, Mulliken.
+
+Matrices of one or two dimensions are read as operations of the plane: a mirror line is a two-fold
+axis in the plane (C2'), so that the planar groups are Cn and Dn. In three dimensions every point
+group gets its own name. Labels that leave a choice (which of two axes is C2', which irrep is B1)
+are settled by, in this order: the smaller class of the parent group, the parent's order of classes,
+and the axis nearest to x (for the principal axis: to z). So a subgroup has the names that a textbook
+gives it, and conjugate subgroups have the same.
+
+Source of the rules: R. S. Mulliken, J. Chem. Phys. 23, 1997 (1955).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from latticezoo.symmetry.irreps import TOLERANCE, Irrep
+
+
+@dataclass(frozen=True)
+class Operation:
+    """Geometry of one orthogonal matrix M: proper rotation R = det(M) M about an axis.
+
+    Attributes:
+        proper: Whether det M = 1; planar operations count as proper (see the module).
+        angle: Rotation angle of R in units of 2π: 0 ≤ angle ≤ 1/2.
+        axis: Unit vector about which R turns counter-clockwise; zero for the identity. For half
+            turns the first of its components z, y, x that is not zero is positive.
+    """
+
+    proper: bool
+    angle: float
+    axis: tuple[float, float, float]
+
+    @classmethod
+    def of(cls, matrix: np.ndarray) -> Operation:
+        """Read the operation off a matrix of one, two or three dimensions."""
+        space = np.eye(3)
+        if len(matrix) < 3:
+            space[: len(matrix), : len(matrix)] = matrix
+            space[2, 2] = np.linalg.det(matrix)
+        else:
+            space = np.asarray(matrix)
+        proper = np.linalg.det(space) > 0
+        rotation = space if proper else -space
+        turn = math.acos(np.clip((np.trace(rotation) - 1) / 2, -1, 1)) / (2 * math.pi)
+        # acos is good to the square root of the precision at its ends only.
+        turn = 0.0 if turn < 1e-5 else 0.5 if turn > 0.5 - 1e-5 else turn
+        if turn == 0:
+            axis = np.zeros(3)
+        elif turn == 0.5:
+            projector = (rotation + np.eye(3)) / 2
+            axis = projector[:, int(np.argmax(np.diagonal(projector)))]
+            axis = _upward(axis)
+        else:
+            skew = rotation - rotation.T
+            axis = np.array([skew[2, 1], skew[0, 2], skew[1, 0]])
+        length = np.linalg.norm(axis) or 1.0
+        x, y, z = (round(float(a), 12) + 0.0 for a in axis / length)
+        return cls(bool(proper), turn, (x, y, z))
+
+    @property
+    def is_in_plane(self) -> bool:
+        """Whether it is a half turn about an axis in the plane: a mirror of the plane."""
+        return self.angle > 0 and abs(self.axis[2]) < 0.5
+
+    def label(self, about: Sequence[float] | None = None) -> str:
+        """Symbol E, Cn, Cn^k, i, σ, Sn, Sn^k.
+
+        Args:
+            about: Direction that counts as up: a rotation the other way is a higher power. Without
+                it, an operation and its inverse have the same symbol.
+        """
+        down = about is not None and float(np.dot(about, self.axis)) < -TOLERANCE
+        turn = 1 - self.angle if down else self.angle
+        if self.proper:
+            return "E" if self.angle == 0 else _power("C", turn)
+        if self.angle == 0:
+            return "i"
+        if self.angle == 0.5:
+            return "σ"
+        # −R turns and reflects: a rotation–reflection by half a turn more.
+        turn = (turn + 0.5) % 1
+        return _power("S", min(turn, 1 - turn) if about is None else turn)
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """What a group of orthogonal matrices looks like.
+
+    Attributes:
+        operations: One for each element.
+        classes: Conjugacy classes as element indices, in any order.
+        planar: Whether the matrices have fewer than three dimensions.
+        rank: For each element what makes its class the more distinguished one, smaller first.
+    """
+
+    operations: tuple[Operation, ...]
+    classes: tuple[tuple[int, ...], ...]
+    planar: bool
+    rank: tuple[tuple[int, ...], ...]
+
+    @cached_property
+    def name(self) -> str:
+        """Schoenflies symbol."""
+        proper = [g for g in self.operations if g.proper]
+        family, n = _rotation_group(proper)
+        number = n or ""
+        if self.planar:
+            mirrors = sum(g.is_in_plane for g in self.operations)
+            return f"D{mirrors}" if mirrors else f"C{n}"
+        if len(proper) == len(self.operations):
+            return f"{family}{number}"
+        if any(g.label() == "i" for g in self.operations):
+            if family == "C" and n % 2:
+                return "Ci" if n == 1 else f"S{2 * n}"
+            return f"{family}{number}{'d' if family == 'D' and n % 2 else 'h'}"
+        if family in "TD":
+            return "Td" if family == "T" else f"D{n}{'h' if n % 2 else 'd'}"
+        whole, twice = _rotation_group(self.operations)
+        if whole == "D":
+            return f"C{n}v"
+        return f"S{twice}" if n % 2 == 0 else "Cs" if n == 1 else f"C{n}h"
+
+    @cached_property
+    def principal(self) -> np.ndarray | None:
+        """Direction of the principal axis; None for E, i and for the cubic groups."""
+        if self.planar:
+            return np.array([0.0, 0.0, 1.0])
+        turning = [k for k, g in enumerate(self.operations) if g.angle]
+        if not turning or len(self._lines(3)) > 1:
+            return None
+        top = max(_order(self.operations[k].angle) for k in turning)
+        chosen = [k for k in turning if _order(self.operations[k].angle) == top]
+        if self.name == "C2v":
+            chosen = [k for k in turning if self.operations[k].proper]
+        best = min(chosen, key=lambda k: (not self.operations[k].proper, self.rank[k], self._z(k)))
+        return _upward(np.array(self.operations[best].axis))
+
+    @property
+    def _principal_order(self) -> int:
+        return max(_order(g.angle) for k, g in enumerate(self.operations) if self._along(k))
+
+    def _lines(self, order: int) -> set[tuple[float, ...]]:
+        axes = (_upward(np.array(g.axis)) for g in self.operations if _order(g.angle) == order)
+        return {tuple(np.round(axis, 6) + 0.0) for axis in axes}
+
+    def _z(self, k: int) -> tuple[float, ...]:
+        """Sort key: axes near z first, then near y."""
+        return tuple(-round(abs(a), 6) for a in reversed(self.operations[k].axis))
+
+    def _x(self, k: int) -> tuple[float, ...]:
+        """Sort key: axes near x first, then near y, then those at an angle below 90°."""
+        axis = np.round(self.operations[k].axis, 6)
+        first = axis[np.flatnonzero(axis)[:1]]
+        signed = axis * np.sign(first) if len(first) else axis
+        return (*(-abs(axis)), *(-signed))
+
+    def _along(self, k: int) -> bool:
+        """Whether an element turns about the principal axis."""
+        axis = self.operations[k].axis
+        return self.principal is not None and abs(self.principal @ axis) > 1 - TOLERANCE
+
+    def _turn(self, k: int) -> float:
+        """Angle of the rotation, about the upward direction where there is one."""
+        g = self.operations[k]
+        return 1 - g.angle if self._along(k) and self.principal @ g.axis < 0 else g.angle
+
+    @cached_property
+    def ordered_classes(self) -> tuple[tuple[int, ...], ...]:
+        """Classes: proper before improper, along the principal axis first, by angle, by rank."""
+
+        def key(members: tuple[int, ...]) -> tuple:
+            def single(k: int) -> tuple:
+                g = self.operations[k]
+                off_axis = bool(g.angle) and self.principal is not None and not self._along(k)
+                turn = round(self._turn(k), 6)
+                return (not g.proper, off_axis, turn, self.rank[k], self._x(k))
+
+            return min(map(single, members))
+
+        return tuple(sorted(self.classes, key=key))
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """One label for each of ``ordered_classes``, all different, without the class size."""
+        labels: list[str] = []
+        for members in self.ordered_classes:
+            label = min((self._label(k) for k in members), key=lambda s: (len(s), s))
+            if label == "σ" and self.principal is not None and self._along(members[0]):
+                label = "σh"
+            elif label == "σ" and self.principal is None:
+                label = "σh" if len(members) == 3 else "σd"
+            elif label == "σ":
+                second = "σv" if self._principal_order == 2 else "σd"
+                label = "σd" if self.name.endswith("d") else second if "σv" in labels else "σv"
+            elif label == "C2" and self.principal is not None and not self._along(members[0]):
+                label = "σ" if self.name == "D1" else "C2'"
+            while label in labels:
+                label += "'"
+            labels.append(label)
+        return tuple(labels)
+
+    def _label(self, k: int) -> str:
+        return self.operations[k].label(self.principal if self._along(k) else None)
+
+
+def mulliken_names(geometry: Geometry, irreps: Sequence[Irrep]) -> list[str]:
+    """Mulliken symbols of the irreps of a point group, in the order given.
+
+    Where the rules do not tell irreps apart (groups that are no point group in three dimensions),
+    the irreps are called Γ1, Γ2, … instead.
+    """
+    members = dict(zip(geometry.labels, geometry.ordered_classes, strict=True))
+
+    def probe(*labels: str) -> int | None:
+        """First element of the first class that the group has."""
+        return next((members[label][0] for label in labels if label in members), None)
+
+    def sign(irrep: Irrep, element: int | None, symbols: tuple[str, str]) -> str:
+        if element is None:
+            return ""
+        return symbols[0] if irrep.character[element] > 0 else symbols[1]
+
+    if geometry.principal is None and geometry.name not in ("C1", "Ci"):
+        number = _cubic_numbers(probe("C4", "S4"), sign)
+    elif geometry.name in ("D2", "D2h") and not geometry.planar:
+        number = _rhombic_numbers(members)
+    else:
+        number = _axial_numbers(geometry, members, irreps, sign)
+
+    inversion = probe("i")
+    horizontal = probe("σh") if inversion is None else None
+    names = []
+    for irrep in irreps:
+        letter, digit = number(irrep)
+        parity = sign(irrep, inversion, ("g", "u")) + sign(irrep, horizontal, ("'", "''"))
+        names.append(letter + digit + parity)
+    if len(set(names)) < len(names) or any(irrep.kind == "quaternionic" for irrep in irreps):
+        return [f"Γ{k + 1}" for k in range(len(irreps))]
+    return names
+
+
+def field_order(name: str) -> tuple:
+    """Sort key that puts Mulliken symbols in the order of the tables: A1g A2g Eg … A1u …"""
+    return (name.count("'"), name.endswith("u"), name[0], len(name), name)
+
+
+_Numbering = Callable[[Irrep], tuple[str, str]]
+_LETTERS = {1: "A", 2: "E", 3: "T"}
+
+
+def _cubic_numbers(fourfold: int | None, sign: Callable[..., str]) -> _Numbering:
+    """A and T by the character of the four-fold rotation or rotation–reflection."""
+
+    def number(irrep: Irrep) -> tuple[str, str]:
+        digit = "" if irrep.dim == 2 else sign(irrep, fourfold, ("1", "2"))
+        return _LETTERS.get(irrep.dim, "Γ"), digit
+
+    return number
+
+
+def _rhombic_numbers(members: dict[str, tuple[int, ...]]) -> _Numbering:
+    """D2: B1, B2, B3 are even under the half turn about z, y, x."""
+    axes = [members[label][0] for label in ("C2", "C2''", "C2'")]
+
+    def number(irrep: Irrep) -> tuple[str, str]:
+        even = [k for k, element in enumerate(axes) if irrep.character[element] > 0]
+        return ("A", "") if len(even) == 3 else ("B", str(even[0] + 1))
+
+    return number
+
+
+def _axial_numbers(
+    geometry: Geometry,
+    members: dict[str, tuple[int, ...]],
+    irreps: Sequence[Irrep],
+    sign: Callable[..., str],
+) -> _Numbering:
+    """A/B by the principal rotation, 1/2 by C2' or σv, E_l by the angle it turns by."""
+    turning = "S" if geometry.name[0] == "S" or geometry.name.endswith("d") else "C"
+    turning = "C" if "i" in members else turning
+    fold = {
+        int(label[1:]): elements[0]
+        for label, elements in members.items()
+        if label[0] == turning and label[1:].isdigit() and geometry._along(elements[0])
+    }
+    n = max(fold, default=1)
+    vertical = next((members[s][0] for s in ("C2'", "σv", "σ") if s in members), None)
+
+    def turn(irrep: Irrep) -> int:
+        half = np.clip(irrep.character[fold[n]] / 2, -1, 1)
+        return round(n * math.acos(half) / (2 * math.pi))
+
+    several = len({turn(irrep) for irrep in irreps if irrep.dim == 2}) > 1
+
+    def number(irrep: Irrep) -> tuple[str, str]:
+        if irrep.dim == 1:
+            letter = "A" if n == 1 or irrep.character[fold[n]] > 0 else "B"
+            return letter, sign(irrep, vertical, ("1", "2"))
+        if irrep.dim == 2:
+            return "E", str(turn(irrep)) if several else ""
+        return "Γ", ""
+
+    return number
+
+
+def element_names(operations: Sequence[Operation], planar: bool) -> tuple[str, ...]:
+    """Names for single elements, such as C4^3 and C2'(45°), or C3[1-11] and σ[110] in space.
+
+    The direction of a rotation is that about which it turns counter-clockwise; of a mirror, its
+    normal; in the plane, the angle of the mirror line.
+    """
+    names = []
+    for g in operations:
+        if not planar:
+            plain = g.label()
+            names.append(plain if plain in "Ei" else plain + _direction(g))
+        elif g.is_in_plane:
+            degrees = math.degrees(math.atan2(g.axis[1], g.axis[0])) % 180
+            names.append(f"C2'({degrees:.4g}°)")
+        else:
+            names.append(g.label((0.0, 0.0, 1.0)))
+    counts = Counter(names)
+    return tuple(
+        name if counts[name] == 1 else f"{name}#{k}" for k, name in enumerate(names)
+    )
+
+
+def _direction(g: Operation) -> str:
+    # −R turns by half a turn more: the short way round is about the opposite axis.
+    axis = np.array(g.axis) * (1 if g.proper or g.angle == 0.5 else -1)
+    scaled = axis / np.abs(axis[np.abs(axis) > TOLERANCE]).min()
+    if np.abs(scaled - np.rint(scaled)).max() < 1e-4 and np.abs(scaled).max() < 9.5:
+        return "[" + "".join(f"{int(round(a))}" for a in scaled) + "]"
+    return "[" + " ".join(f"{a:.3f}" for a in axis) + "]"
+
+
+def _upward(axis: np.ndarray) -> np.ndarray:
+    """The axis or its opposite: the first of z, y, x that is not zero is positive."""
+    for component in axis[::-1]:
+        if abs(component) > TOLERANCE:
+            return axis * np.sign(component)
+    return axis
+
+
+def _order(angle: float) -> int:
+    """Order of a rotation by ``angle`` full turns."""
+    return _fraction(angle)[1]
+
+
+def _fraction(angle: float) -> tuple[int, int]:
+    """The angle in full turns as a fraction k/n in lowest terms."""
+    for n in range(1, 1000):
+        k = round(angle * n)
+        if abs(angle * n - k) < 1e-6 * n:
+            return k, n
+    return 1, 1000
+
+
+def _power(letter: str, turn: float) -> str:
+    k, n = _fraction(turn)
+    return f"{letter}{n}" if k == 1 else f"{letter}{n}^{k}"
+
+
+def _rotation_group(operations: Sequence[Operation]) -> tuple[str, int]:
+    """Type of the group of the rotations R: ("C", n), ("D", n), or ("T", 0), ("O", 0), ("I", 0)."""
+    distinct = {(round(g.angle, 6), g.axis) for g in operations}
+    n = max(_order(g.angle) for g in operations)
+    if len(distinct) == n:
+        return "C", n
+    if len(distinct) == 2 * n:
+        return "D", n
+    return {12: "T", 24: "O", 60: "I"}.get(len(distinct), "?"), 0
