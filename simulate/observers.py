@@ -7,7 +7,7 @@ trajectory file and the result. :class:`TimeAverage` keeps the running mean alon
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from latticezoo.simulate import observables
 from latticezoo.simulate.dynamics.langevin import per_field
-from latticezoo.simulate.records import Row
 from latticezoo.simulate.state import State
 from latticezoo.simulate.trajectory import check_every
 from latticezoo.symmetry.errors import InputError
@@ -35,8 +35,8 @@ class Snapshot:
     def values(self, source: str) -> Tensor:
         """Site values ``[R, N, C]``: a field by name, or "density".
 
-        "density" is the density n of the electrons, read off the forces where the force field can
-        (``density(fields, forces, lattice)``), which costs no further diagonalization.
+        "density" is the density n of the electrons, read off the forces where the force field has
+        ``density_from_forces(fields, forces, lattice)``: no further diagonalization.
 
         Raises:
             InputError: There is no such field, or the force field gives no density.
@@ -89,6 +89,13 @@ class Observer:
         """Coordinates of the axes after the first."""
         return {}
 
+    def batch_invariant(self, snapshot: Snapshot) -> bool:
+        """Whether the bits of a replica's sample are sure not to depend on the batch.
+
+        Then all replicas are measured in one call; otherwise each by itself.
+        """
+        return False
+
 
 @dataclass(frozen=True)
 class Energy(Observer):
@@ -108,6 +115,9 @@ class Energy(Observer):
                 "the observer Energy or use a force field that derives from an energy."
             )
         return energy(snapshot.state.fields, snapshot.lattice)
+
+    def batch_invariant(self, snapshot: Snapshot) -> bool:
+        return bool(getattr(snapshot.force_field, "batch_invariant", False))
 
 
 @dataclass(frozen=True)
@@ -132,11 +142,113 @@ class KineticTemperature(Observer):
                 f"{type(snapshot.dynamics).__name__} has no momenta or no mass, so no kinetic "
                 "temperature; leave out the observer KineticTemperature."
             )
-        per_site = [
-            (values**2 / per_field(mass, name, "mass")).flatten(1)
-            for name, values in momenta.items()
-        ]
-        return torch.cat(per_site, 1).mean(1)
+        weighted, count = [], 0
+        for name, values in momenta.items():
+            size = values[0].numel()
+            temperature = observables.kinetic_temperature(values, per_field(mass, name, "mass"))
+            weighted.append(temperature * size)
+            count += size
+        return torch.stack(weighted).sum(0) / count
+
+
+@dataclass(frozen=True)
+class OrderParameter(Observer):
+    """Staggered mean of a site field (1/N) Σ ±v_i: δ in a charge-density wave n = ½ ± δ.
+
+    ``[R]``, or ``[R, C]`` for a field of several channels. The sign says which of the two ordered
+    states.
+
+    Args:
+        every: Sampling interval.
+        name: Name of the samples.
+        source: "density", or a field by name.
+    """
+
+    source: str = "density"
+
+    default_name: ClassVar[str] = "order_parameter"
+
+    def measure(self, snapshot: Snapshot) -> Tensor:
+        order = observables.staggered_order(snapshot.values(self.source), snapshot.lattice)
+        return order[:, 0] if order.shape[1] == 1 else order
+
+
+@dataclass(frozen=True)
+class StructureFactor(Observer):
+    """Structure factor S(k) = |(1/N) Σ v_i exp(i k·r_i)|², ``[R, *shape]``, with axes k1, k2, ….
+
+    As large as a frame: wrap it into :class:`TimeAverage` where the mean will do.
+
+    Args:
+        every: Sampling interval.
+        name: Name of the samples.
+        source: "density", or a field by name.
+    """
+
+    source: str = "density"
+
+    default_name: ClassVar[str] = "structure_factor"
+
+    def measure(self, snapshot: Snapshot) -> Tensor:
+        return observables.structure_factor(snapshot.values(self.source), snapshot.lattice)
+
+    def axes(self, snapshot: Snapshot) -> dict[str, np.ndarray]:
+        return {
+            f"k{number}": 2 * np.pi * np.fft.fftfreq(size)
+            for number, size in enumerate(snapshot.lattice.shape, start=1)
+        }
+
+
+@dataclass(frozen=True)
+class CorrelationFunction(Observer):
+    """Correlation function C(r) of the local order along the axes, ``[R, distances]``; C(0) = 1.
+
+    C(r) = [⟨φ(r0) φ(r0 + r)⟩ − ⟨φ⟩²] / [⟨φ²⟩ − ⟨φ⟩²] with averages over r0, each replica by itself.
+
+    Args:
+        every: Sampling interval.
+        name: Name of the samples.
+        source: "density", or a field by name.
+        local: Correlate the local order φ_i = ±(v_i − mean of the neighbours); False: v itself.
+        connected: Subtract ⟨φ⟩².
+    """
+
+    source: str = "density"
+    local: bool = True
+    connected: bool = True
+
+    default_name: ClassVar[str] = "correlation_function"
+
+    def measure(self, snapshot: Snapshot) -> Tensor:
+        values = snapshot.values(self.source)
+        if self.local:
+            values = observables.local_order(values, snapshot.lattice)
+        return observables.correlation_function(values, snapshot.lattice, connected=self.connected)
+
+    def axes(self, snapshot: Snapshot) -> dict[str, np.ndarray]:
+        return {"distance": np.arange(min(snapshot.lattice.shape) // 2 + 1, dtype=np.float64)}
+
+
+@dataclass(frozen=True)
+class CorrelationLength(CorrelationFunction):
+    """Distance at which C(r) falls to a level, ``[R]``; infinite when it stays above in the box.
+
+    Args:
+        every: Sampling interval.
+        name: Name of the samples.
+        source: As for :class:`CorrelationFunction`, likewise ``local`` and ``connected``.
+        level: ½ for the half-maximum condition C(L) = ½.
+    """
+
+    level: float = 0.5
+
+    default_name: ClassVar[str] = "correlation_length"
+
+    def measure(self, snapshot: Snapshot) -> Tensor:
+        return observables.correlation_length(super().measure(snapshot), self.level)
+
+    def axes(self, snapshot: Snapshot) -> dict[str, np.ndarray]:
+        return {}
 
 
 @dataclass(frozen=True)
@@ -188,95 +300,5 @@ class TimeAverage(Observer):
     def axes(self, snapshot: Snapshot) -> dict[str, np.ndarray]:
         return self.observer.axes(snapshot)
 
-
-class Samples:
-    """Takes the samples of a run's observers.
-
-    Args:
-        observers: The observers, of different names.
-        whole: Measure all replicas at once; else one by one, so that a sample's bits do not depend
-            on the batch.
-    """
-
-    def __init__(self, observers: Sequence[Observer], whole: bool) -> None:
-        names = [observer.label for observer in observers]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise InputError(f"two observers are named {twice[0]!r}; give one another name.")
-        self.observers = tuple(observers)
-        self.whole = whole
-        self.sums: dict[str, dict[str, np.ndarray]] = {}
-
-    def take(self, snapshot: Snapshot) -> Iterator[tuple[str, Row]]:
-        """Measure what is due at this step: rows by name; running means are only added up."""
-        step, time = snapshot.state.step, snapshot.state.time
-        alone: list[Snapshot] | None = None
-        for observer in self.observers:
-            if step % observer.every:
-                continue
-            if isinstance(observer, TimeAverage) and step <= observer.after:
-                continue
-            if alone is None:
-                alone = self._split(snapshot)
-            values = np.concatenate([self._measure(observer, part) for part in alone])
-            if isinstance(observer, TimeAverage):
-                self._add(observer.label, values, step, time)
-            else:
-                yield (
-                    observer.label,
-                    {"steps": np.array(step), "times": np.array(time), "values": values},
-                )
-
-    def _split(self, snapshot: Snapshot) -> list[Snapshot]:
-        if self.whole:
-            return [snapshot]
-        state = snapshot.state
-        return [
-            Snapshot(state.select([row]), snapshot.lattice, snapshot.force_field, snapshot.dynamics)
-            for row in range(len(state.replicas))
-        ]
-
-    @staticmethod
-    def _measure(observer: Observer, snapshot: Snapshot) -> np.ndarray:
-        values = observer.measure(snapshot)
-        count = len(snapshot.state.replicas)
-        if not isinstance(values, Tensor) or values.ndim < 1 or values.shape[0] != count:
-            shape = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
-            raise InputError(
-                f"observer {observer.label!r} gave {shape} for {count} replicas; it must give a "
-                "tensor whose first axis is the replicas."
-            )
-        return values.detach().cpu().numpy()
-
-    def _add(self, name: str, values: np.ndarray, step: int, time: float) -> None:
-        old = self.sums.get(name)
-        self.sums[name] = {
-            "total": values.copy() if old is None else old["total"] + values,
-            "count": np.array(1 if old is None else int(old["count"]) + 1),
-            "steps": np.array(step),
-            "times": np.array(time),
-        }
-
-    def restore(self, sums: Mapping[str, Mapping[str, np.ndarray]]) -> None:
-        """Go on with the sums of a checkpoint."""
-        self.sums = {name: dict(columns) for name, columns in sums.items()}
-
-    def series_names(self) -> list[str]:
-        """Names of the observers that give a series of samples."""
-        return [item.label for item in self.observers if not isinstance(item, TimeAverage)]
-
-    def summaries(self) -> dict[str, Row]:
-        """One row, at the last sample, for each running mean that has samples."""
-        return {
-            name: {
-                "steps": sums["steps"][None],
-                "times": sums["times"][None],
-                "values": (sums["total"] / sums["count"])[None],
-            }
-            for name, sums in self.sums.items()
-        }
-
-    def axes(self, snapshot: Snapshot) -> dict[str, dict[str, np.ndarray]]:
-        """Coordinates by observer name, of those that have any."""
-        found = {item.label: item.axes(snapshot) for item in self.observers}
-        return {name: table for name, table in found.items() if table}
+    def batch_invariant(self, snapshot: Snapshot) -> bool:
+        return self.observer.batch_invariant(snapshot)

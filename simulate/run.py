@@ -27,8 +27,9 @@ from latticezoo.simulate.checkpoint import (
 from latticezoo.simulate.describe import describe, library_version
 from latticezoo.simulate.dynamics.langevin import Forces
 from latticezoo.simulate.evaluate import DivergedError, ForceCalls
-from latticezoo.simulate.observers import Observer, Samples, Snapshot
-from latticezoo.simulate.records import Recorder
+from latticezoo.simulate.observers import Observer, Snapshot
+from latticezoo.simulate.records import Recorder, Row
+from latticezoo.simulate.samples import Samples
 from latticezoo.simulate.signals import Caught, Interrupted, caught_signals
 from latticezoo.simulate.state import State
 from latticezoo.simulate.trajectory import Series, Trajectory, write_trajectory
@@ -171,20 +172,18 @@ class _Run:
                 f"{type(force_field).__name__} is no force field; it needs a method "
                 "forces(fields, lattice) that returns the forces by field name."
             )
-        if batch_replicas is None:
-            batch_replicas = bool(getattr(force_field, "batch_invariant", False))
         self.dynamics, self.lattice, self.initial = dynamics, lattice, initial
         self.target = initial.step + steps
         self.steps = steps
         self.trajectory, self.checkpoint = trajectory, checkpoint
-        self.whole = batch_replicas
+        invariant = bool(getattr(force_field, "batch_invariant", False))
         self.forces = ForceCalls(
             force_field,
             lattice,
-            batch_replicas,
+            invariant if batch_replicas is None else batch_replicas,
             self._advice,
         )
-        self.samples = Samples(observers, batch_replicas)
+        self.samples = Samples(observers, bool(batch_replicas))
         folder, final = None, None
         if trajectory is not None:
             final = Path(trajectory.path)
@@ -211,7 +210,7 @@ class _Run:
                     "force_field": describe(force_field),
                     "observers": describe(observers),
                     "trajectory": describe(trajectory),
-                    "batch_replicas": batch_replicas,
+                    "batch_replicas": bool(batch_replicas),
                 }
             )
         )
@@ -383,16 +382,18 @@ class _Run:
                 if self.checkpoint:
                     self._save(state)
             self.recorder.remove()
+        replicas = len(state.replicas)
         observed = {}
         for name in self.samples.series_names():
             table = f"observers/{name}"
+            row: Row = {
+                "steps": np.zeros(0, np.int64),
+                "times": np.zeros(0),
+                "values": np.zeros((0, replicas)),
+            }
             if self.recorder.rows(table):
-                columns = [self.recorder.column(table, c) for c in ("steps", "times", "values")]
-            else:
-                columns = [np.zeros(0, np.int64), np.zeros(0), np.zeros((0, len(state.replicas)))]
-            observed[name] = Series(*columns, dict(axes.get(name, {})))
+                row = {column: self.recorder.column(table, column) for column in row}
+            observed[name] = Series(**row, axes=dict(axes.get(name, {})))
         for name, row in summaries.items():
-            observed[name] = Series(
-                row["steps"], row["times"], row["values"], dict(axes.get(name, {}))
-            )
+            observed[name] = Series(**row, axes=dict(axes.get(name, {})))
         return observed

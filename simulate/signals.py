@@ -57,12 +57,12 @@ def caught_signals(enabled: bool = True) -> Iterator[Caught]:
             raise KeyboardInterrupt
         caught.number = number
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for watched in (signal.SIGTERM, signal.SIGINT):
         # None: a handler set by C code, which Python could not put back.
-        if signal.getsignal(number) is not None:
-            before[number] = signal.signal(number, note)
+        if signal.getsignal(watched) is not None:
+            before[watched] = signal.signal(watched, note)
     try:
         yield caught
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for watched_number, handler in before.items():
+            signal.signal(watched_number, handler)
