@@ -10,6 +10,7 @@ alone, and the noise alone; median over the steps. Writes JSON with the hardware
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import time
@@ -88,7 +89,7 @@ def measure(
         batch_replicas=True,
         progress=False,
     )
-    steps = [late - early for early, late in zip(clock[1:], clock[2:], strict=False)]
+    steps = [late - early for early, late in itertools.pairwise(clock[1:])]
     step = 1e3 * statistics.median(steps)
     with torch.no_grad():
         force = milliseconds(lambda: field.forces(fields, lattice), repeats)

@@ -69,7 +69,8 @@ def write_hdf5(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
     """Give a new HDF5 file that takes its place at ``path`` only when the block succeeds.
 
     Raises:
-        OSError: The disk is full or the folder cannot be written; one sentence, nothing left over.
+        OSError: The disk is full or the folder cannot be written; it names the file, and nothing is
+            left over.
     """
     try:
         with atomic_write(path) as temporary, temporary.open("w+b", buffering=0) as stream:
@@ -79,10 +80,9 @@ def write_hdf5(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
             if sink.error:
                 raise sink.error
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else _short(error)
-        plain = OSError(f"could not write {os.fspath(path)}: {reason}.")
-        plain.errno = error.errno
-        raise plain from error
+        if error.errno:  # say which file it was, not the temporary one beside it
+            raise OSError(error.errno, os.strerror(error.errno), os.fspath(path)) from error
+        raise OSError(f"could not write {os.fspath(path)}: {_short(error)}") from error
 
 
 @contextmanager
