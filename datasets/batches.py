@@ -1,0 +1,134 @@
+"""Batches from memory, in an order that depends on the seed and the epoch alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from latticezoo.datasets.file import LabelledData
+from latticezoo.simulate.noise import generator
+from latticezoo.symmetry.lattices import Lattice
+
+
+@dataclass(eq=False)
+class Batch(Mapping[str, Any]):
+    """What a model gets: read it as ``batch["fields"]`` or ``batch.fields``.
+
+    It is a dataclass whose ``lattice`` is no constructor argument because Lightning converts
+    batches (``precision="64-true"``) by rebuilding the dataclasses inside, which frozen ones such
+    as a lattice do not allow; fields that are no argument it leaves as they are.
+
+    Attributes:
+        fields: Inputs by name, ``[B, N, C]``.
+        targets: Targets by name, ``[B, N, C]``.
+        kind: ``[B]`` int64: 0 random configuration, 1 frame of a trajectory.
+        energy: ``[B]`` total (free) energy in units of t, if the data have it.
+        lattice: The lattice of all samples.
+    """
+
+    fields: dict[str, Tensor]
+    targets: dict[str, Tensor]
+    kind: Tensor
+    energy: Tensor | None = None
+    lattice: Lattice = field(init=False)
+
+    def __getitem__(self, name: str) -> Any:
+        if name in self._names():
+            return getattr(self, name)
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names())
+
+    def __len__(self) -> int:
+        return len(self._names())
+
+    def _names(self) -> tuple[str, ...]:
+        energy = () if self.energy is None else ("energy",)
+        return ("fields", "targets", "kind", *energy, "lattice")
+
+
+class Samples(Dataset[Batch]):
+    """Some samples of labelled data as tensors in memory.
+
+    Args:
+        data: The data.
+        indices: ``[n]`` int64, the samples to take.
+        dtype: Floating-point type of the tensors.
+    """
+
+    def __init__(self, data: LabelledData, indices: Tensor, dtype: torch.dtype) -> None:
+        def take(table: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {
+                name: values[indices].to(dtype.to_complex() if values.is_complex() else dtype)
+                for name, values in table.items()
+            }
+
+        self.lattice = data.lattice
+        self.fields = take(data.fields)
+        self.targets = take(data.targets)
+        self.kind = data.kind[indices]
+        self.energy = None if data.energy is None else data.energy[indices].to(dtype)
+
+    def __len__(self) -> int:
+        return len(self.kind)
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        rows = torch.as_tensor(indices)
+        batch = Batch(
+            {name: values[rows] for name, values in self.fields.items()},
+            {name: values[rows] for name, values in self.targets.items()},
+            self.kind[rows],
+            None if self.energy is None else self.energy[rows],
+        )
+        batch.lattice = self.lattice
+        return batch
+
+
+class EpochSampler(Sampler[int]):
+    """All samples once, in an order that is a function of (seed, epoch).
+
+    Lightning calls :meth:`set_epoch` before every epoch, also after a resume, so that a resumed
+    fit sees the batches that an uninterrupted one would have seen.
+
+    Args:
+        n: Number of samples.
+        seed: Seed of the shuffling.
+    """
+
+    def __init__(self, n: int, seed: int) -> None:
+        self.n, self.seed, self.epoch = n, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of an epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        order: np.ndarray = generator(self.seed, 0, self.epoch, "shuffle").permutation(self.n)
+        return iter(order.tolist())
+
+    def __len__(self) -> int:
+        return self.n
+
+
+def loader(samples: Samples, batch_size: int, seed: int | None = None) -> DataLoader[Batch]:
+    """A loader of batches; shuffled when a seed is given, otherwise in order."""
+    return DataLoader(
+        samples,
+        batch_size=batch_size,
+        sampler=None if seed is None else EpochSampler(len(samples), seed),
+        collate_fn=_as_it_is,
+    )
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch

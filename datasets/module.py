@@ -1,0 +1,410 @@
+"""Lightning data modules: make or open a dataset, split it, feed it to a network."""
+
+from __future__ import annotations
+
+import inspect
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from latticezoo.datasets.batches import Batch, Samples, loader
+from latticezoo.datasets.file import KINDS, LabelledData
+from latticezoo.datasets.holstein import HolsteinRecipe, holstein_task
+from latticezoo.datasets.make import make_dataset
+from latticezoo.datasets.registry import check_count, create_recipe, register_data
+from latticezoo.datasets.split import HELD_OUT, SPLITS, check_fractions, split_by_group
+from latticezoo.simulate.forcefield import System
+from latticezoo.simulate.systems import create_system
+from latticezoo.simulate.systems.holstein import Holstein as HolsteinSystem
+from latticezoo.symmetry.errors import InputError, unknown
+from latticezoo.symmetry.lattices import Lattice
+from latticezoo.symmetry.tasks import Task
+
+#: Added to the seed of training data for fresh data to judge by.
+EVALUATION_SEED = 1_000_000
+FAMILIES = ("square", "chain")
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+class LatticeData(LightningDataModule):
+    """Base of the data modules: splits, loaders, statistics.
+
+    The task, the lattice and the system are known from construction on, before any data are made,
+    so that a model can be built from them. Batches are :class:`~latticezoo.datasets.batches.Batch`.
+
+    Args:
+        batch_size: Samples in a training batch.
+        dtype: ``"float32"`` or ``"float64"``: type of the batches.
+        seed: Seed of the split.
+        shuffle_seed: Seed of the order of training samples; that of the split by default.
+        val_fraction: Share of the trajectories, and of the random configurations, for validation.
+        test_fraction: Share for the test.
+
+    Raises:
+        InputError: An option is outside its range.
+    """
+
+    def __init__(
+        self,
+        batch_size: int = 8,
+        dtype: str = "float32",
+        seed: int = 0,
+        shuffle_seed: int | None = None,
+        val_fraction: float = HELD_OUT,
+        test_fraction: float = HELD_OUT,
+    ) -> None:
+        super().__init__()
+        check_count("batch_size", batch_size, least=1)
+        check_count("seed", seed)
+        check_count("shuffle_seed", seed if shuffle_seed is None else shuffle_seed)
+        if dtype not in _DTYPES:
+            raise unknown("dtype", dtype, _DTYPES)
+        check_fractions(val_fraction, test_fraction)
+        self.batch_size = batch_size
+        self.dtype = _DTYPES[dtype]
+        self.seed = seed
+        self.shuffle_seed = seed if shuffle_seed is None else shuffle_seed
+        self.val_fraction = val_fraction
+        self.test_fraction = test_fraction
+        self._data: LabelledData | None = None
+        self._splits: dict[str, Tensor] = {}
+        self._samples: dict[str, Samples] = {}
+
+    # ---- what it is about, known without data --------------------------------------------------
+
+    @property
+    @abstractmethod
+    def task(self) -> Task:
+        """The task to learn."""
+
+    @property
+    @abstractmethod
+    def lattice(self) -> Lattice:
+        """The lattice of the samples."""
+
+    @property
+    @abstractmethod
+    def system(self) -> System:
+        """The exact system that gave the labels."""
+
+    @abstractmethod
+    def file(self) -> Path:
+        """The dataset file; it is made when it is not there."""
+
+    def _open(self) -> LabelledData:
+        return LabelledData.open(self.file()).with_task(self.task)
+
+    @classmethod
+    def option_names(cls) -> tuple[str, ...]:
+        """Names of all options."""
+        return tuple(inspect.signature(cls).parameters)
+
+    # ---- Lightning's hooks ---------------------------------------------------------------------
+
+    def prepare_data(self) -> None:
+        """Make the dataset file when it is not there."""
+        self.file()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open the file, check it, split it. Does nothing the second time."""
+        if self._data is not None:
+            return
+        data = self._open()
+        self._splits = split_by_group(
+            data.groups,
+            data.kind,
+            val_fraction=self.val_fraction,
+            test_fraction=self.test_fraction,
+            seed=self.seed,
+        )
+        self._samples = {
+            name: Samples(data, chosen, self.dtype) for name, chosen in self._splits.items()
+        }
+        self._data = data
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Training batches, shuffled by (shuffle_seed, epoch)."""
+        return loader(self.samples("train"), self.batch_size, self.shuffle_seed)
+
+    def val_dataloader(self) -> DataLoader[Batch] | list[Any]:
+        """Validation batches in the order of the file; none when the fraction is 0."""
+        return self._in_order("val")
+
+    def test_dataloader(self) -> DataLoader[Batch] | list[Any]:
+        """Test batches in the order of the file; none when the fraction is 0."""
+        return self._in_order("test")
+
+    def predict_dataloader(self) -> DataLoader[Batch] | list[Any]:
+        """The test batches."""
+        return self._in_order("test")
+
+    def _in_order(self, split: str) -> DataLoader[Batch] | list[Any]:
+        samples = self.samples(split)
+        # A larger batch changes no result where nothing is learned; a few are enough.
+        return loader(samples, 4 * self.batch_size) if len(samples) else []
+
+    # ---- the data ------------------------------------------------------------------------------
+
+    @property
+    def data(self) -> LabelledData:
+        """All samples, float64, in the order of the file."""
+        self.setup()
+        assert self._data is not None
+        return self._data
+
+    @property
+    def splits(self) -> dict[str, Tensor]:
+        """Indices into :attr:`data` by ``train``, ``val``, ``test``."""
+        self.setup()
+        return self._splits
+
+    def samples(self, split: str) -> Samples:
+        """The samples of a split as tensors of the module's dtype.
+
+        Raises:
+            InputError: The split is unknown.
+        """
+        if split not in SPLITS:
+            raise unknown("split", split, SPLITS)
+        self.setup()
+        return self._samples[split]
+
+    @property
+    def split_sizes(self) -> dict[str, dict[str, int]]:
+        """Number of samples by split and kind."""
+        return {
+            split: {
+                kind: int((self.samples(split).kind == number).sum())
+                for number, kind in enumerate(KINDS)
+            }
+            for split in SPLITS
+        }
+
+    def statistics(self) -> dict[str, dict[str, dict[str, Tensor]]]:
+        """Mean and standard deviation of inputs and targets over the training split.
+
+        Returns:
+            ``{"inputs": {name: {"mean": [C], "std": [C]}}, "targets": …}``, float64, over samples
+            and sites.
+
+        Raises:
+            InputError: There is no training split.
+        """
+        train = self.splits["train"]
+        if not len(train):
+            raise InputError("these data have no training split, so no training statistics.")
+        tables = {"inputs": self.data.fields, "targets": self.data.targets}
+        return {
+            group: {name: _moments(values[train]) for name, values in table.items()}
+            for group, table in tables.items()
+        }
+
+
+def _moments(values: Tensor) -> dict[str, Tensor]:
+    flat = values.reshape(-1, values.shape[-1])
+    return {"mean": flat.mean(0), "std": flat.std(0, correction=0)}
+
+
+@register_data("from_file")
+class FromFile(LatticeData):
+    """A dataset file, however it was made.
+
+    Args:
+        path: The file.
+        batch_size: Samples in a training batch.
+        dtype: ``"float32"`` or ``"float64"``: type of the batches.
+        seed: Seed of the split.
+        shuffle_seed: Seed of the order of training samples; that of the split by default.
+        val_fraction: Share of the trajectories, and of the random configurations, for validation.
+        test_fraction: Share for the test.
+
+    Raises:
+        InputError: The file is missing or damaged, or an option is outside its range.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        batch_size: int = 8,
+        dtype: str = "float32",
+        seed: int = 0,
+        shuffle_seed: int | None = None,
+        val_fraction: float = HELD_OUT,
+        test_fraction: float = HELD_OUT,
+    ) -> None:
+        super().__init__(batch_size, dtype, seed, shuffle_seed, val_fraction, test_fraction)
+        self.save_hyperparameters(logger=False)
+        self.path = Path(path).expanduser()
+        # A file states its own task, so it is read before anything can be built from it.
+        self._contents = LabelledData.open(self.path)
+
+    @property
+    def task(self) -> Task:
+        """The task that the file states."""
+        return self._contents.task
+
+    @property
+    def lattice(self) -> Lattice:
+        """The lattice of the samples."""
+        return self._contents.lattice
+
+    @property
+    def system(self) -> System:
+        """The exact system that gave the labels.
+
+        Raises:
+            InputError: The file names none that this library knows.
+        """
+        source = self._contents.source
+        return create_system(source.system, **source.parameters)
+
+    def file(self) -> Path:
+        """The file."""
+        return self.path
+
+    def _open(self) -> LabelledData:
+        return self._contents
+
+
+@register_data("holstein")
+class Holstein(LatticeData):
+    """Holstein model on the square lattice or the chain, made on demand.
+
+    Amplitudes are in units of g/k, times in units of tau0 = √(m/k), energies in units of t.
+
+    Args:
+        lattice: Linear size, or a lattice such as ``square(12, 16)`` or ``chain(64)``; even sides.
+        family: ``square`` or ``chain``; taken from the lattice when that names it.
+        preset: Parameter set: ``holstein_weak`` (set A) or ``holstein_strong`` (set B).
+        random: Number of random configurations.
+        trajectories: Number of exact quenches.
+        frames: Samples taken from each quench.
+        target: What to learn: ``density`` (n − ½) or ``force`` (the total force).
+        odd_symmetry: State the exact symmetry F(−Q) = −F(Q) in the task, where it holds (half
+            filling, even sides), so that networks honour it.
+        temperature: Temperature of electrons and bath instead of the preset's.
+        g: Electron–lattice coupling instead of the preset's.
+        k: Spring constant instead of the preset's.
+        kappa: Coupling of neighbouring displacements instead of the preset's.
+        filling: Electrons per site instead of one half.
+        first_time: Time of the first frame of a quench.
+        last_time: Time of its last frame.
+        options: Further options of the recipe, such as ``{"dt": 0.05, "start": "hot"}``.
+        path: The dataset file; one in the cache by default. Made when it is not there.
+        workers: Processes that make it; one a core by default.
+        batch_size: Samples in a training batch.
+        dtype: ``"float32"`` or ``"float64"``: type of the batches.
+        seed: Seed of the data and of the split.
+        shuffle_seed: Seed of the order of training samples; ``seed`` by default.
+        val_fraction: Share of the trajectories, and of the random configurations, for validation.
+        test_fraction: Share for the test.
+
+    Raises:
+        InputError: An option is outside its range.
+    """
+
+    def __init__(
+        self,
+        lattice: int | str | None = None,
+        family: str | None = None,
+        preset: str = "holstein_weak",
+        random: int = 100,
+        trajectories: int = 10,
+        frames: int = 20,
+        target: str = "density",
+        odd_symmetry: bool = True,
+        temperature: float | None = None,
+        g: float | None = None,
+        k: float | None = None,
+        kappa: float | None = None,
+        filling: float | None = None,
+        first_time: float | None = None,
+        last_time: float = 40.0,
+        options: dict[str, Any] | None = None,
+        path: str | None = None,
+        workers: int | None = None,
+        batch_size: int = 8,
+        dtype: str = "float32",
+        seed: int = 0,
+        shuffle_seed: int | None = None,
+        val_fraction: float = HELD_OUT,
+        test_fraction: float = HELD_OUT,
+    ) -> None:
+        super().__init__(batch_size, dtype, seed, shuffle_seed, val_fraction, test_fraction)
+        self.save_hyperparameters(logger=False)
+        named = str(lattice).partition("(")[0].strip() if isinstance(lattice, str) else ""
+        family = family or (named if named.isalpha() else "square")
+        if family not in FAMILIES:
+            raise unknown("lattice of the Holstein recipe", family, FAMILIES)
+        given = {
+            "lattice": lattice,
+            "temperature": temperature,
+            "g": g,
+            "k": k,
+            "kappa": kappa,
+            "filling": filling,
+            "first_time": first_time,
+        }
+        recipe = create_recipe(
+            f"holstein_{family}",
+            preset=preset,
+            random=random,
+            trajectories=trajectories,
+            frames=frames,
+            last_time=last_time,
+            seed=seed,
+            **{name: value for name, value in given.items() if value is not None},
+            **(options or {}),
+        )
+        assert isinstance(recipe, HolsteinRecipe)
+        self.recipe = recipe
+        self.path = path
+        self.workers = workers
+        self._task = holstein_task(recipe.system, recipe.geometry, target, odd_symmetry)
+
+    @property
+    def task(self) -> Task:
+        """Q to n − ½, or to the total force."""
+        return self._task
+
+    @property
+    def lattice(self) -> Lattice:
+        """The lattice of the samples."""
+        return self.recipe.geometry
+
+    @property
+    def system(self) -> HolsteinSystem:
+        """The exact system."""
+        return self.recipe.system
+
+    def file(self) -> Path:
+        """The dataset file; it is made when it is not there."""
+        return make_dataset(self.recipe, path=self.path, workers=self.workers)
+
+
+def evaluation_data(data: Holstein, **changes: Any) -> Holstein:
+    """Fresh data for a trained network, all of it in the test split.
+
+    The same system, target and options, with other random numbers: another seed unless one is
+    given. Example: ``evaluation_data(data, lattice=24, random=20, trajectories=2)`` asks how the
+    weights do on a larger lattice.
+
+    Args:
+        data: What the network was trained on.
+        **changes: Options of :class:`Holstein` to change.
+
+    Raises:
+        InputError: An option is unknown or outside its range.
+    """
+    options = dict(data.hparams)
+    for name in changes:
+        if name not in options:
+            raise unknown("option of holstein", name, options)
+    fresh = {"path": None, "seed": data.seed + EVALUATION_SEED, "shuffle_seed": None}
+    whole = {"val_fraction": 0.0, "test_fraction": 1.0}
+    return type(data)(**{**options, **fresh, **whole, **changes})
