@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from latticezoo.symmetry.irreps import TOLERANCE, Irrep, frozen, isotypic_projector
+
+if TYPE_CHECKING:
+    from latticezoo.symmetry.groups import FiniteGroup
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +59,40 @@ class CharacterTable:
         if any(kind == "complex" for kind in self.kinds):
             lines.append("* complex type: two conjugate irreps of half the dimension")
         return "\n".join(lines)
+
+
+def character_table(group: FiniteGroup) -> CharacterTable:
+    """Tabulate the characters of a group."""
+    first = [members[0] for members in group.conjugacy_classes]
+    irreps = tuple(group.irreps.values())
+    return CharacterTable(
+        group=group.name,
+        order=group.order,
+        class_names=group.class_names,
+        class_sizes=tuple(map(len, group.conjugacy_classes)),
+        irrep_names=tuple(group.irreps),
+        kinds=tuple(irrep.kind for irrep in irreps),
+        functions=tuple(_functions(group, irrep) for irrep in irreps),
+        values=frozen(np.array([irrep.character[first] for irrep in irreps])),
+    )
+
+
+def _functions(group: FiniteGroup, irrep: Irrep) -> str:
+    """Coordinates that transform like the irrep, and rotations where there are mirrors."""
+    determinant = np.rint(np.linalg.det(group.matrices))[:, None, None]
+    mirrors = group.dim in (2, 3) and (determinant < 0).any()
+    candidates = [(group.matrices, "xyz"[: group.dim])] if group.dim <= 3 else []
+    if mirrors and group.dim == 3:
+        candidates.append((determinant * group.matrices, ("Rx", "Ry", "Rz")))
+    elif mirrors:
+        candidates.append((determinant, ("Rz",)))
+    parts = []
+    for rep, names in candidates:
+        inside = np.diagonal(isotypic_projector(irrep, rep))
+        found = [name for name, weight in zip(names, inside, strict=True) if weight > 1 - TOLERANCE]
+        if found:
+            parts.append(f"({', '.join(found)})" if irrep.dim > 1 else ", ".join(found))
+    return ", ".join(parts)
 
 
 def _number(value: float) -> str:

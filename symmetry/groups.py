@@ -12,71 +12,32 @@ these must raise :data:`CONVENTION_VERSION`.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 
 import numpy as np
 
-from latticezoo.symmetry.character_table import CharacterTable
+from latticezoo.symmetry import product_tables as tables
+from latticezoo.symmetry.character_table import CharacterTable, character_table
 from latticezoo.symmetry.errors import InputError, unknown
 from latticezoo.symmetry.irreps import (
     TOLERANCE,
     Irrep,
     characters,
+    clebsch_gordan,
     frozen,
     generate_irreps,
     intertwiner_basis,
-    kronecker,
 )
-from latticezoo.symmetry.schoenflies import (
-    Geometry,
-    Operation,
-    element_names,
-    field_order,
-    mulliken_names,
-)
+from latticezoo.symmetry.mulliken import field_order, mulliken_names
+from latticezoo.symmetry.representations import Representation, direct_sum
+from latticezoo.symmetry.schoenflies import Geometry, Operation, element_names
 
 __all__ = ["CONVENTION_VERSION", "CharacterTable", "FiniteGroup", "Irrep", "Representation"]
 
 #: Version of the representation conventions (element order, irrep matrices, bases of intertwiners
 #: and Clebsch–Gordan coefficients). Saved weights of another version are not loaded.
 CONVENTION_VERSION = 1
-
-_CARTESIAN = ("vector", "pseudovector")
-
-
-@dataclass(frozen=True, eq=False)
-class Representation:
-    """A direct sum of irreps and Cartesian representations.
-
-    Components run over the blocks in order; inside a block over the copies, then over the
-    components of the irrep (the layout of e3nn).
-
-    Attributes:
-        spec: The sum as text, such as ``"2xA1+B1"``.
-        blocks: ``(multiplicity, name, dim)`` for each term; ``dim`` is that of one copy.
-        matrices: ``[order, dim, dim]``, float64, block diagonal.
-    """
-
-    spec: str
-    blocks: tuple[tuple[int, str, int], ...]
-    matrices: np.ndarray
-
-    @property
-    def dim(self) -> int:
-        """Number of components."""
-        return self.matrices.shape[-1]
-
-    @cached_property
-    def character(self) -> np.ndarray:
-        """Trace of every element, ``[order]``."""
-        return frozen(characters(self.matrices))
-
-    def __str__(self) -> str:
-        return self.spec
-
 
 #: What stands for a representation: a spec, a representation, an irrep, or its matrices.
 RepresentationLike = str | Representation | Irrep | np.ndarray
@@ -91,8 +52,6 @@ class FiniteGroup:
         irreps: Real orthogonal matrices ``[order, dim, dim]`` by Mulliken symbol, in the order of
             the tables; generated and named when None.
         element_names: One for each element; read off the matrices when None.
-        class_order: Labels of the classes without their sizes, in the order of the tables, where
-            that differs from the usual (proper before improper operations, by angle).
 
     Raises:
         InputError: For matrices that are not orthogonal, not different or not closed under
@@ -121,16 +80,16 @@ class FiniteGroup:
         matrices: np.ndarray,
         irreps: Mapping[str, np.ndarray] | None = None,
         element_names: Iterable[str] | None = None,
-        class_order: Iterable[str] | None = None,
     ) -> None:
-        self.matrices = frozen(_checked(name, matrices))
+        what = f"the matrices of {name}" if name else "the matrices"
+        self.matrices = frozen(tables.checked_matrices(matrices, what))
         self.order, self.dim = self.matrices.shape[:2]
+        self.product_table = frozen(tables.product_table(self.matrices, what))
+        self.inverse = frozen(self.product_table.argmin(axis=1))
         self.parent: FiniteGroup | None = None
         self.embedding: np.ndarray | None = None
-        self._given_name, self._given_elements = name, element_names and tuple(element_names)
-        self._given_order = class_order and tuple(class_order)
-        self.product_table = frozen(_product_table(name, self.matrices))
-        self.inverse = frozen(self.product_table.argmin(axis=1))
+        self._given_name = name
+        self._given_elements = tuple(element_names) if element_names is not None else None
         self._representations: dict[str, Representation] = {}
         if irreps is not None:
             self.irreps = self._check_irreps(irreps)
@@ -167,47 +126,39 @@ class FiniteGroup:
         raise InputError(f"the matrix {given.round(4).tolist()} is no element of {self.name}.")
 
     @cached_property
-    def _bare_classes(self) -> tuple[tuple[int, ...], ...]:
-        """Conjugacy classes {h g h⁻¹}, by first element."""
-        table = self.product_table
-        conjugates = table[table, self.inverse[:, None]]  # [h, g]
-        return tuple(sorted({tuple(np.unique(conjugates[:, g])) for g in range(self.order)}))
-
-    @cached_property
     def _geometry(self) -> Geometry | None:
         if self.dim > 3:
             return None
-        classes = self._bare_classes
-        rank: list[tuple[int, ...]] = [()] * self.order
-        for members in classes:
-            for k in members:
-                rank[k] = (len(members),)
+        classes = tables.conjugacy_classes(self.product_table)
+        rank: dict[int, tuple[int, ...]] = {k: (len(c),) for c in classes for k in c}
         if self.parent is not None and self.embedding is not None:
             for index, members in enumerate(self.parent.conjugacy_classes):
-                for k in np.flatnonzero(np.isin(self.embedding, members)):
-                    rank[k] = (len(members), index)
-        operations = tuple(map(Operation.of, self.matrices))
-        return Geometry(operations, classes, self.dim < 3, tuple(rank))
-
-    @cached_property
-    def _labelled_classes(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
-        if self._geometry is None:
-            return tuple((f"K{k + 1}", c) for k, c in enumerate(self._bare_classes))
-        labelled = dict(zip(self._geometry.labels, self._geometry.ordered_classes, strict=True))
-        return tuple((label, labelled[label]) for label in self._given_order or labelled)
+                inside = np.flatnonzero(np.isin(self.embedding, members))
+                rank |= {int(k): (len(members), index) for k in inside}
+        return Geometry(
+            operations=tuple(map(Operation.of, self.matrices)),
+            classes=classes,
+            planar=self.dim < 3,
+            rank=tuple(rank[k] for k in range(self.order)),
+        )
 
     @cached_property
     def conjugacy_classes(self) -> tuple[tuple[int, ...], ...]:
         """Element indices of each class, in the order of the tables."""
-        return tuple(tuple(int(k) for k in members) for _, members in self._labelled_classes)
+        if self._geometry is None:
+            return tables.conjugacy_classes(self.product_table)
+        return self._geometry.ordered_classes
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes with their sizes: ``("E", "2C4", "C2", "2C2'", "2C2''")``."""
-        return tuple(
-            label if len(members) == 1 else f"{len(members)}{label}"
-            for label, members in self._labelled_classes
-        )
+        classes = self.conjugacy_classes
+        if self._geometry is None:
+            labels = ("E", *(f"K{k}" for k in range(1, len(classes))))
+        else:
+            labels = self._geometry.labels
+        sizes = (f"{len(members)}" if len(members) > 1 else "" for members in classes)
+        return tuple(size + label for size, label in zip(sizes, labels, strict=True))
 
     # ---- irreps and representations ------------------------------------------------------------
 
@@ -240,33 +191,7 @@ class FiniteGroup:
     @cached_property
     def character_table(self) -> CharacterTable:
         """The character table; printing shows it as in a textbook."""
-        first = [members[0] for members in self.conjugacy_classes]
-        return CharacterTable(
-            group=self.name,
-            order=self.order,
-            class_names=self.class_names,
-            class_sizes=tuple(map(len, self.conjugacy_classes)),
-            irrep_names=tuple(self.irreps),
-            kinds=tuple(irrep.kind for irrep in self.irreps.values()),
-            functions=tuple(map(self._functions, self.irreps.values())),
-            values=frozen(np.array([i.character[first] for i in self.irreps.values()])),
-        )
-
-    def _functions(self, irrep: Irrep) -> str:
-        """Coordinates and rotations that transform like the irrep: those on its axes."""
-        parts = []
-        words = {"vector": "xyz"[: self.dim]}
-        if self.dim == 3 and (np.linalg.det(self.matrices) < 0).any():
-            words["pseudovector"] = "xyz"
-        for word, letters in words.items():
-            weight = irrep.dim / (irrep.commutant_dim * self.order)
-            rep = self.representation(word).matrices
-            inside = weight * np.einsum("g,gii->i", irrep.character, rep)
-            prefix = "R" if word == "pseudovector" else ""
-            found = [prefix + c for c, w in zip(letters, inside, strict=True) if w > 1 - TOLERANCE]
-            if found:
-                parts.append(f"({', '.join(found)})" if irrep.dim > 1 else ", ".join(found))
-        return ", ".join(parts)
+        return character_table(self)
 
     def representation(self, spec: str) -> Representation:
         """A direct sum of irreps and Cartesian representations.
@@ -279,34 +204,8 @@ class FiniteGroup:
             InputError: For text that is no such sum, or an unknown name, with the nearest ones.
         """
         if spec not in self._representations:
-            self._representations[spec] = self._build_representation(spec)
+            self._representations[spec] = direct_sum(spec, self.name, self.matrices, self.irreps)
         return self._representations[spec]
-
-    def _build_representation(self, spec: str) -> Representation:
-        blocks, parts = [], []
-        for term in str(spec).replace(" ", "").split("+"):
-            match = re.fullmatch(r"(?:([1-9]\d*)x)?([^\W\d_][\w']*)", term)
-            if match is None:
-                raise InputError(
-                    f"{spec!r} is no representation; write a sum of irreps such as '2xA1+B1'."
-                )
-            count, name = int(match[1] or 1), match[2]
-            if name in _CARTESIAN:
-                sign = np.linalg.det(self.matrices) if name == "pseudovector" else 1.0
-                part = self.matrices * np.reshape(np.rint(sign), (-1, 1, 1)) + 0.0
-            elif name in self.irreps:
-                part = self.irreps[name].matrices
-            else:
-                raise unknown(f"irrep of {self.name}", name, [*self.irreps, *_CARTESIAN])
-            blocks.append((count, name, part.shape[-1]))
-            parts += [part] * count
-        size, start = sum(part.shape[-1] for part in parts), 0
-        matrices = np.zeros((self.order, size, size))
-        for part in parts:
-            stop = start + part.shape[-1]
-            matrices[:, start:stop, start:stop] = part
-            start = stop
-        return Representation(str(spec), tuple(blocks), frozen(matrices))
 
     def decompose(self, value: RepresentationLike) -> dict[str, int]:
         """Decompose a representation: m_Γ = (1/n_Γ|G|) Σ_g χ_Γ(g) χ(g), n_Γ = 1, 2, 4 by type.
@@ -321,15 +220,16 @@ class FiniteGroup:
             InputError: When it is no representation, as far as its character tells.
         """
         character = self._character(value)
+        if not np.isfinite(character).all():
+            raise InputError(f"a representation of {self.name} must not contain NaN or infinity.")
         result, rest = {}, character.copy()
         for name, irrep in self.irreps.items():
-            share = float(irrep.character @ character) / (self.order * irrep.commutant_dim)
-            if count := round(share):
+            share = irrep.character @ character / (self.order * irrep.commutant_dim)
+            if count := int(np.rint(share)):
                 result[name] = count
                 rest -= count * irrep.character
-        if min(result.values(), default=0) < 0 or np.abs(rest).max() > TOLERANCE * (
-            1 + np.abs(character).max()
-        ):
+        size = 1 + np.abs(character).max()
+        if min(result.values(), default=0) < 0 or np.abs(rest).max() > TOLERANCE * size:
             raise InputError(
                 f"the characters {character[:4].round(4).tolist()}… belong to no representation "
                 f"of {self.name}."
@@ -362,18 +262,7 @@ class FiniteGroup:
             ``[multiplicity · commutant_dim, dim_c, dim_a, dim_b]``; the rows of each ``C[r]`` (and
             of all independent copies) are orthonormal. Always the same coefficients.
         """
-        first, second, target = self.irrep(a), self.irrep(b), self.irrep(c)
-        product = kronecker(first.matrices, second.matrices)
-        chosen: list[np.ndarray] = []
-        for candidate in intertwiner_basis(product, target.matrices):
-            rest = candidate.copy()
-            for known in chosen:
-                rest -= np.vdot(known, candidate) * known
-            if np.linalg.norm(rest) > TOLERANCE:
-                rest /= np.linalg.norm(rest)
-                chosen += list(target.commutant @ rest)
-        shape = (-1, target.dim, first.dim, second.dim)
-        return np.array(chosen).reshape(shape) * np.sqrt(target.dim)
+        return clebsch_gordan(self.irrep(a), self.irrep(b), self.irrep(c))
 
     def _matrices(self, value: RepresentationLike) -> np.ndarray:
         if isinstance(value, str):
@@ -426,16 +315,6 @@ class FiniteGroup:
         group.parent, group.embedding = self, frozen(chosen)
         return group
 
-    def generate(self, elements: Iterable[int]) -> tuple[int, ...]:
-        """Elements of the smallest subgroup that contains the given ones."""
-        inside = np.zeros(self.order, dtype=bool)
-        inside[[0, *elements]] = True
-        while True:
-            members = np.flatnonzero(inside)
-            inside[self.product_table[np.ix_(members, members)]] = True
-            if inside.sum() == len(members):
-                return tuple(int(k) for k in members)
-
     def subgroups(self, up_to_conjugacy: bool = True) -> tuple[FiniteGroup, ...]:
         """All subgroups, the trivial one and the group itself included, smallest first.
 
@@ -443,31 +322,22 @@ class FiniteGroup:
             up_to_conjugacy: Give one of each set {g H g⁻¹}, that with the first elements; False
                 gives all of them.
         """
-        seen = set()
+        seen: set[tuple[int, ...]] = set()
         chosen = []
         for members in self._subgroup_indices:
-            if members in seen:
-                continue
-            chosen.append(members)
+            if members not in seen:
+                chosen.append(members)
             if up_to_conjugacy:
-                seen |= set(self._conjugates(members))
-        return tuple(self.subgroup(members) for members in chosen)
+                seen |= tables.conjugate_subgroups(self.product_table, members)
+        return tuple(map(self.subgroup, chosen))
 
     @cached_property
     def _subgroup_indices(self) -> tuple[tuple[int, ...], ...]:
-        """Elements of every subgroup: joins of cyclic ones, smallest first."""
-        cyclic = {self.generate([k]) for k in range(self.order)}
-        found, new = set(cyclic), set(cyclic)
-        while new:
-            joined = {self.generate({*h, *c}) for h in new for c in cyclic if not {*c} <= {*h}}
-            new = joined - found
-            found |= new
-        return tuple(sorted(found, key=lambda members: (len(members), members)))
+        return tables.all_subgroups(self.product_table)
 
-    def _conjugates(self, members: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-        table = self.product_table
-        for g in range(self.order):
-            yield tuple(int(k) for k in np.sort(table[table[g, list(members)], self.inverse[g]]))
+    def generated(self, elements: Iterable[int], name: str | None = None) -> FiniteGroup:
+        """The smallest subgroup that contains the given elements."""
+        return self.subgroup(tables.generated(self.product_table, elements), name)
 
     def stabilizer(self, point: np.ndarray) -> FiniteGroup:
         """The subgroup that leaves a point ``[d]`` where it is."""
@@ -480,9 +350,7 @@ class FiniteGroup:
 
         With the stabilizer of a point, one coset for each point of its orbit.
         """
-        members = self._embed(subgroup)
-        cosets = {tuple(np.sort(self.product_table[g, members])) for g in range(self.order)}
-        return tuple(tuple(int(k) for k in coset) for coset in sorted(cosets))
+        return tables.left_cosets(self.product_table, self._embed(subgroup))
 
     def restrict(self, irrep: RepresentationLike, subgroup: FiniteGroup) -> dict[str, int]:
         """Branching rule: decompose a representation under a subgroup.
@@ -533,35 +401,3 @@ class FiniteGroup:
 
     def __str__(self) -> str:
         return str(self.character_table)
-
-
-def _checked(name: str | None, matrices: np.ndarray) -> np.ndarray:
-    what = f"the matrices of {name}" if name else "the matrices"
-    array = np.asarray(matrices, dtype=float)
-    if array.ndim != 3 or array.shape[1] != array.shape[2] or 0 in array.shape:
-        raise InputError(f"{what} must have the shape [order, d, d], not {list(array.shape)}.")
-    identity = np.eye(array.shape[1])
-    error = np.abs(array @ array.transpose(0, 2, 1) - identity).max(axis=(1, 2))
-    if not error.max() < TOLERANCE:
-        raise InputError(f"{what} must be orthogonal, but number {int(error.argmax())} is not.")
-    if np.abs(array[0] - identity).max() > TOLERANCE:
-        raise InputError(f"{what} must begin with the identity.")
-    return array + 0.0
-
-
-def _product_table(name: str | None, matrices: np.ndarray) -> np.ndarray:
-    """Match products with elements: Tr(Aᵀ B) = d if and only if A = B."""
-    what = f"the {len(matrices)} matrices{f' of {name}' if name else ''}"
-    flat = matrices.reshape(len(matrices), -1)
-    overlap = flat @ flat.T - np.eye(len(matrices)) * matrices.shape[1]
-    if overlap.max() > matrices.shape[1] - TOLERANCE:
-        a, b = np.unravel_index(overlap.argmax(), overlap.shape)
-        raise InputError(f"{what} are not all different: numbers {min(a, b)} and {max(a, b)}.")
-    products = np.einsum("aij,bjk->abik", matrices, matrices).reshape(len(matrices), len(matrices), -1)
-    overlap = products @ flat.T
-    if overlap.max(axis=-1).min() < matrices.shape[1] - TOLERANCE:
-        a, b = np.argwhere(overlap.max(axis=-1) < matrices.shape[1] - TOLERANCE)[0]
-        raise InputError(
-            f"{what} are not closed under multiplication: number {a} times number {b} is missing."
-        )
-    return overlap.argmax(axis=-1)

@@ -151,6 +151,21 @@ def intertwiner_basis(rep_in: np.ndarray, rep_out: np.ndarray) -> np.ndarray:
     return _pivoted_range(diagonal, column, round(count)).reshape(-1, d_out, d_in)
 
 
+def clebsch_gordan(a: Irrep, b: Irrep, c: Irrep) -> np.ndarray:
+    """Equivariant bilinear maps a ⊗ b → c.
+
+    Returns:
+        ``[multiplicity · n, dim_c, dim_a, dim_b]`` with n = ``c.commutant_dim``; entry ``r n + s``
+        is the s-th matrix of ``c.commutant`` times entry ``r n``. Rows are orthonormal.
+    """
+    found: list[np.ndarray] = []
+    for candidate in intertwiner_basis(kronecker(a.matrices, b.matrices), c.matrices):
+        rest = candidate - sum((np.vdot(known, candidate) * known for known in found), 0.0)
+        if np.linalg.norm(rest) > TOLERANCE:
+            found += list(c.commutant @ (rest / np.linalg.norm(rest)))
+    return np.array(found).reshape(-1, c.dim, a.dim, b.dim) * np.sqrt(c.dim)
+
+
 def generate_irreps(matrices: np.ndarray) -> list[np.ndarray]:
     """All real orthogonal irreps of a finite group of orthogonal matrices.
 

@@ -3,10 +3,11 @@
 Planar groups act on (x, y); their mirrors are half turns about axes in the plane and carry the
 labels C2' and C2''. Conventions that saved weights depend on:
 
-* ``C(n)``: rotations by 2πk/n, k = 0 … n−1. A, B, then E_l: rotation by l times the angle.
-* ``D(n)``: the rotations of C(n), then mirrors at the lines πk/n; for n = 3 at 90°, 150°, 30°, those
-  through the bonds of a honeycomb site. A1, A2 (sin nθ), for even n B1 (cos nθ/2) and B2 (sin nθ/2),
-  then E_l (cos lθ, sin lθ). D(1) acts on a line: [1], [−1].
+* ``C(n)``: rotations by 2πk/n, k = 0 … n−1. A; for even n B; then E_l, rotations by l times the
+  angle.
+* ``D(n)``: the rotations of C(n), then mirrors at the lines πk/n; for n = 3 at 90°, 150°, 30°, the
+  lines through the bonds of a honeycomb site. A1, A2 (sin nθ); for even n B1 (cos nθ/2) and B2
+  (sin nθ/2); then E_l (cos lθ, sin lθ). D(1) acts on a line: [1], [−1].
 * ``Td()``, ``O()``, ``Oh()``: signed permutation matrices; E is (2z² − x² − y², √3(x² − y²)). In Td
   the vector is T2 and the rotations are T1; in O the vector is T1 and (yz, zx, xy) is T2; in Oh the
   vector is T1u.
@@ -37,8 +38,8 @@ def C(n: int) -> FiniteGroup:
     _check_fold("C", n)
     irreps = {"A": np.ones(n)} | ({} if n % 2 else {"B": (-1.0) ** np.arange(n)})
     table = {name: values[:, None, None] for name, values in irreps.items()}
-    for l in range(1, (n + 1) // 2):
-        table[_e_name(n, l)] = np.array([_rotation(l * k, n) for k in range(n)])
+    for turns in range(1, (n + 1) // 2):
+        table[_e_name(n, turns)] = np.array([_rotation(turns * k, n) for k in range(n)])
     return FiniteGroup(f"C{n}", np.array([_rotation(k, n) for k in range(n)]), table)
 
 
@@ -50,7 +51,7 @@ def D(n: int) -> FiniteGroup:
         InputError: Unless n is a whole number of at least 1.
     """
     _check_fold("D", n)
-    turns = range(n)
+    steps = range(n)
     even, odd = np.ones(n), -np.ones(n)
     irreps = {"A1": np.r_[even, even], "A2": np.r_[even, odd]}
     if n == 1:
@@ -61,12 +62,12 @@ def D(n: int) -> FiniteGroup:
         irreps |= {"B1": np.r_[alternating, alternating], "B2": np.r_[alternating, -alternating]}
     table = {name: values[:, None, None] for name, values in irreps.items()}
     # Mirror k lies at πk/n; on honeycomb sites it is turned by 90°.
-    mirrors = [(2 * k + (n if n == 3 else 0), 4 * n) for k in turns]
-    for l in range(1, (n + 1) // 2):
-        table[_e_name(n, l)] = np.array(
-            [_rotation(l * k, n) for k in turns] + [_mirror(l * k, m) for k, m in mirrors]
+    mirrors = [(2 * k + (n if n == 3 else 0), 4 * n) for k in steps]
+    for turns in range(1, (n + 1) // 2):
+        table[_e_name(n, turns)] = np.array(
+            [_rotation(turns * k, n) for k in steps] + [_mirror(turns * k, m) for k, m in mirrors]
         )
-    matrices = [_rotation(k, n) for k in turns] + [_mirror(k, m) for k, m in mirrors]
+    matrices = [_rotation(k, n) for k in steps] + [_mirror(k, m) for k, m in mirrors]
     return FiniteGroup(f"D{n}", np.array(matrices), table)
 
 
@@ -83,7 +84,7 @@ def O() -> FiniteGroup:  # noqa: E743
     """Group of the rotations of the cube."""
     m, swap, e = _cubic(lambda m: np.linalg.det(m) > 0)
     table = {"A1": swap**2, "A2": swap, "E": e, "T1": m, "T2": swap * m}
-    return FiniteGroup("O", m, table, class_order=["E", "C3", "C2'", "C4", "C2"])
+    return FiniteGroup("O", m, table)
 
 
 @lru_cache
@@ -94,8 +95,7 @@ def Oh() -> FiniteGroup:
     even = {"A1": swap**2, "A2": swap, "E": e, "T1": parity * m, "T2": swap * parity * m}
     table = {f"{name}g": x for name, x in even.items()}
     table |= {f"{name}u": x * parity for name, x in even.items()}
-    order = ["E", "C3", "C2'", "C4", "C2", "i", "S4", "S6", "σh", "σd"]
-    return FiniteGroup("Oh", m, table, class_order=order)
+    return FiniteGroup("Oh", m, table)
 
 
 _KNOWN: dict[str, Callable[[], FiniteGroup]] = {
@@ -126,8 +126,8 @@ def _check_fold(family: str, n: int) -> None:
         raise InputError(f"{family}(n) needs a whole number n of at least 1, not {n!r}.")
 
 
-def _e_name(n: int, l: int) -> str:
-    return "E" if n < 5 else f"E{l}"
+def _e_name(n: int, turns: int) -> str:
+    return "E" if n < 5 else f"E{turns}"
 
 
 def _cos_sin(k: int, n: int) -> tuple[float, float]:

@@ -1,26 +1,29 @@
-"""Names of the field for groups of orthogonal matrices: Schoenflies, class labels, Mulliken.
+"""Geometry of groups of orthogonal matrices: Schoenflies symbols, names of elements and classes.
 
 Matrices of one or two dimensions are read as operations of the plane: a mirror line is a two-fold
 axis in the plane (C2'), so that the planar groups are Cn and Dn. In three dimensions every point
-group gets its own name. Labels that leave a choice (which of two axes is C2', which irrep is B1)
-are settled by, in this order: the smaller class of the parent group, the parent's order of classes,
-and the axis nearest to x (for the principal axis: to z). So a subgroup has the names that a textbook
-gives it, and conjugate subgroups have the same.
-
-Source of the rules: R. S. Mulliken, J. Chem. Phys. 23, 1997 (1955).
+group gets its own name. Where labels leave a choice (which of two axes is C2', which the principal
+one) it is settled by, in this order: the smaller class of the parent group, the parent's order of
+classes, and the axis nearest to x (for the principal axis: to z). So a subgroup has the names that
+a textbook gives it, and conjugate subgroups have the same.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from latticezoo.symmetry.irreps import TOLERANCE, Irrep
+from latticezoo.symmetry.irreps import TOLERANCE
+
+# Classes of O and Oh in the order of the tables, as (order of the rotation, size of the class). The
+# improper ones are −1 times the proper ones, in another order.
+_PROPER_CUBIC = ((1, 1), (3, 8), (2, 6), (4, 6), (2, 3))
+_IMPROPER_CUBIC = ((1, 1), (4, 6), (3, 8), (2, 3), (2, 6))
 
 
 @dataclass(frozen=True)
@@ -109,24 +112,36 @@ class Geometry:
     @cached_property
     def name(self) -> str:
         """Schoenflies symbol."""
+        if self.planar:
+            mirrors = sum(g.is_in_plane for g in self.operations)
+            return f"D{mirrors}" if mirrors else f"C{len(self.operations)}"
         proper = [g for g in self.operations if g.proper]
         family, n = _rotation_group(proper)
         number = n or ""
-        if self.planar:
-            mirrors = sum(g.is_in_plane for g in self.operations)
-            return f"D{mirrors}" if mirrors else f"C{n}"
         if len(proper) == len(self.operations):
             return f"{family}{number}"
-        if any(g.label() == "i" for g in self.operations):
+        if self.has_inversion:
             if family == "C" and n % 2:
                 return "Ci" if n == 1 else f"S{2 * n}"
             return f"{family}{number}{'d' if family == 'D' and n % 2 else 'h'}"
         if family in "TD":
             return "Td" if family == "T" else f"D{n}{'h' if n % 2 else 'd'}"
+        # Without −1 the rotations R of all operations are a group of the same order.
         whole, twice = _rotation_group(self.operations)
         if whole == "D":
             return f"C{n}v"
         return f"S{twice}" if n % 2 == 0 else "Cs" if n == 1 else f"C{n}h"
+
+    @cached_property
+    def has_inversion(self) -> bool:
+        """Whether −1 is an element."""
+        return any(not g.proper and g.angle == 0 for g in self.operations)
+
+    @cached_property
+    def is_cubic(self) -> bool:
+        """Whether there are several three-fold axes, with two rotations each."""
+        threefold = sum(_order(g.angle) == 3 for g in self.operations)
+        return threefold // (2 if self.has_inversion else 1) > 2
 
     @cached_property
     def principal(self) -> np.ndarray | None:
@@ -134,7 +149,7 @@ class Geometry:
         if self.planar:
             return np.array([0.0, 0.0, 1.0])
         turning = [k for k, g in enumerate(self.operations) if g.angle]
-        if not turning or len(self._lines(3)) > 1:
+        if not turning or self.is_cubic:
             return None
         top = max(_order(self.operations[k].angle) for k in turning)
         chosen = [k for k in turning if _order(self.operations[k].angle) == top]
@@ -143,13 +158,16 @@ class Geometry:
         best = min(chosen, key=lambda k: (not self.operations[k].proper, self.rank[k], self._z(k)))
         return _upward(np.array(self.operations[best].axis))
 
+    @cached_property
+    def principal_letter(self) -> str:
+        """``"S"`` where a rotation–reflection generates the operations about the axis, else "C"."""
+        if self.has_inversion or self.is_cubic:
+            return "C"
+        return "S" if self.name[0] == "S" or self.name[-1] == "d" else "C"
+
     @property
     def _principal_order(self) -> int:
-        return max(_order(g.angle) for k, g in enumerate(self.operations) if self._along(k))
-
-    def _lines(self, order: int) -> set[tuple[float, ...]]:
-        axes = (_upward(np.array(g.axis)) for g in self.operations if _order(g.angle) == order)
-        return {tuple(np.round(axis, 6) + 0.0) for axis in axes}
+        return max(_order(g.angle) for k, g in enumerate(self.operations) if self.along(k))
 
     def _z(self, k: int) -> tuple[float, ...]:
         """Sort key: axes near z first, then near y."""
@@ -162,7 +180,7 @@ class Geometry:
         signed = axis * np.sign(first) if len(first) else axis
         return (*(-abs(axis)), *(-signed))
 
-    def _along(self, k: int) -> bool:
+    def along(self, k: int) -> bool:
         """Whether an element turns about the principal axis."""
         axis = self.operations[k].axis
         return self.principal is not None and abs(self.principal @ axis) > 1 - TOLERANCE
@@ -170,22 +188,27 @@ class Geometry:
     def _turn(self, k: int) -> float:
         """Angle of the rotation, about the upward direction where there is one."""
         g = self.operations[k]
-        return 1 - g.angle if self._along(k) and self.principal @ g.axis < 0 else g.angle
+        return 1 - g.angle if self.along(k) and self.principal @ g.axis < 0 else g.angle
 
     @cached_property
     def ordered_classes(self) -> tuple[tuple[int, ...], ...]:
         """Classes: proper before improper, along the principal axis first, by angle, by rank."""
 
-        def key(members: tuple[int, ...]) -> tuple:
-            def single(k: int) -> tuple:
-                g = self.operations[k]
-                off_axis = bool(g.angle) and self.principal is not None and not self._along(k)
-                turn = round(self._turn(k), 6)
-                return (not g.proper, off_axis, turn, self.rank[k], self._x(k))
+        return tuple(sorted(self.classes, key=lambda members: min(map(self._class_key, members))))
 
-            return min(map(single, members))
-
-        return tuple(sorted(self.classes, key=key))
+    def _class_key(self, k: int) -> tuple:
+        g = self.operations[k]
+        turn = round(self._turn(k), 6)
+        tail = (self.rank[k], self._x(k))
+        if self.name in ("O", "Oh"):
+            tabulated = _PROPER_CUBIC if g.proper else _IMPROPER_CUBIC
+            size = next(len(members) for members in self.classes if k in members)
+            return (not g.proper, tabulated.index((_order(g.angle), size)))
+        off_axis = self.principal is not None and bool(g.angle) and not self.along(k)
+        if self.principal_letter == "S":
+            turn = turn if g.proper else (turn + 0.5) % 1
+            return (off_axis, not g.proper if off_axis else False, turn, *tail)
+        return (not g.proper, off_axis, turn, *tail)
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
@@ -193,122 +216,24 @@ class Geometry:
         labels: list[str] = []
         for members in self.ordered_classes:
             label = min((self._label(k) for k in members), key=lambda s: (len(s), s))
-            if label == "σ" and self.principal is not None and self._along(members[0]):
+            if label == "σ" and self.principal is not None and self.along(members[0]):
                 label = "σh"
             elif label == "σ" and self.principal is None:
                 label = "σh" if len(members) == 3 else "σd"
             elif label == "σ":
                 second = "σv" if self._principal_order == 2 else "σd"
                 label = "σd" if self.name.endswith("d") else second if "σv" in labels else "σv"
-            elif label == "C2" and self.principal is not None and not self._along(members[0]):
+            elif label == "C2" and self.principal is not None and not self.along(members[0]):
                 label = "σ" if self.name == "D1" else "C2'"
+            elif label == "C2" and self.is_cubic and len(members) > 3:
+                label = "C2'"
             while label in labels:
                 label += "'"
             labels.append(label)
         return tuple(labels)
 
     def _label(self, k: int) -> str:
-        return self.operations[k].label(self.principal if self._along(k) else None)
-
-
-def mulliken_names(geometry: Geometry, irreps: Sequence[Irrep]) -> list[str]:
-    """Mulliken symbols of the irreps of a point group, in the order given.
-
-    Where the rules do not tell irreps apart (groups that are no point group in three dimensions),
-    the irreps are called Γ1, Γ2, … instead.
-    """
-    members = dict(zip(geometry.labels, geometry.ordered_classes, strict=True))
-
-    def probe(*labels: str) -> int | None:
-        """First element of the first class that the group has."""
-        return next((members[label][0] for label in labels if label in members), None)
-
-    def sign(irrep: Irrep, element: int | None, symbols: tuple[str, str]) -> str:
-        if element is None:
-            return ""
-        return symbols[0] if irrep.character[element] > 0 else symbols[1]
-
-    if geometry.principal is None and geometry.name not in ("C1", "Ci"):
-        number = _cubic_numbers(probe("C4", "S4"), sign)
-    elif geometry.name in ("D2", "D2h") and not geometry.planar:
-        number = _rhombic_numbers(members)
-    else:
-        number = _axial_numbers(geometry, members, irreps, sign)
-
-    inversion = probe("i")
-    horizontal = probe("σh") if inversion is None else None
-    names = []
-    for irrep in irreps:
-        letter, digit = number(irrep)
-        parity = sign(irrep, inversion, ("g", "u")) + sign(irrep, horizontal, ("'", "''"))
-        names.append(letter + digit + parity)
-    if len(set(names)) < len(names) or any(irrep.kind == "quaternionic" for irrep in irreps):
-        return [f"Γ{k + 1}" for k in range(len(irreps))]
-    return names
-
-
-def field_order(name: str) -> tuple:
-    """Sort key that puts Mulliken symbols in the order of the tables: A1g A2g Eg … A1u …"""
-    return (name.count("'"), name.endswith("u"), name[0], len(name), name)
-
-
-_Numbering = Callable[[Irrep], tuple[str, str]]
-_LETTERS = {1: "A", 2: "E", 3: "T"}
-
-
-def _cubic_numbers(fourfold: int | None, sign: Callable[..., str]) -> _Numbering:
-    """A and T by the character of the four-fold rotation or rotation–reflection."""
-
-    def number(irrep: Irrep) -> tuple[str, str]:
-        digit = "" if irrep.dim == 2 else sign(irrep, fourfold, ("1", "2"))
-        return _LETTERS.get(irrep.dim, "Γ"), digit
-
-    return number
-
-
-def _rhombic_numbers(members: dict[str, tuple[int, ...]]) -> _Numbering:
-    """D2: B1, B2, B3 are even under the half turn about z, y, x."""
-    axes = [members[label][0] for label in ("C2", "C2''", "C2'")]
-
-    def number(irrep: Irrep) -> tuple[str, str]:
-        even = [k for k, element in enumerate(axes) if irrep.character[element] > 0]
-        return ("A", "") if len(even) == 3 else ("B", str(even[0] + 1))
-
-    return number
-
-
-def _axial_numbers(
-    geometry: Geometry,
-    members: dict[str, tuple[int, ...]],
-    irreps: Sequence[Irrep],
-    sign: Callable[..., str],
-) -> _Numbering:
-    """A/B by the principal rotation, 1/2 by C2' or σv, E_l by the angle it turns by."""
-    turning = "S" if geometry.name[0] == "S" or geometry.name.endswith("d") else "C"
-    turning = "C" if "i" in members else turning
-    fold = {
-        int(label[1:]): elements[0]
-        for label, elements in members.items()
-        if label[0] == turning and label[1:].isdigit() and geometry._along(elements[0])
-    }
-    n = max(fold, default=1)
-    vertical = next((members[s][0] for s in ("C2'", "σv", "σ") if s in members), None)
-
-    def turn(irrep: Irrep) -> int:
-        half = np.clip(irrep.character[fold[n]] / 2, -1, 1)
-        return round(n * math.acos(half) / (2 * math.pi))
-
-    several = len({turn(irrep) for irrep in irreps if irrep.dim == 2}) > 1
-
-    def number(irrep: Irrep) -> tuple[str, str]:
-        if irrep.dim == 1:
-            letter = "A" if n == 1 or irrep.character[fold[n]] > 0 else "B"
-            return letter, sign(irrep, vertical, ("1", "2"))
-        if irrep.dim == 2:
-            return "E", str(turn(irrep)) if several else ""
-        return "Γ", ""
-
-    return number
+        return self.operations[k].label(self.principal if self.along(k) else None)
 
 
 def element_names(operations: Sequence[Operation], planar: bool) -> tuple[str, ...]:
@@ -328,9 +253,7 @@ def element_names(operations: Sequence[Operation], planar: bool) -> tuple[str, .
         else:
             names.append(g.label((0.0, 0.0, 1.0)))
     counts = Counter(names)
-    return tuple(
-        name if counts[name] == 1 else f"{name}#{k}" for k, name in enumerate(names)
-    )
+    return tuple(name if counts[name] == 1 else f"{name}#{k}" for k, name in enumerate(names))
 
 
 def _direction(g: Operation) -> str:
@@ -338,7 +261,7 @@ def _direction(g: Operation) -> str:
     axis = np.array(g.axis) * (1 if g.proper or g.angle == 0.5 else -1)
     scaled = axis / np.abs(axis[np.abs(axis) > TOLERANCE]).min()
     if np.abs(scaled - np.rint(scaled)).max() < 1e-4 and np.abs(scaled).max() < 9.5:
-        return "[" + "".join(f"{int(round(a))}" for a in scaled) + "]"
+        return "[" + "".join(f"{round(a)}" for a in scaled) + "]"
     return "[" + " ".join(f"{a:.3f}" for a in axis) + "]"
 
 
@@ -370,11 +293,8 @@ def _power(letter: str, turn: float) -> str:
 
 
 def _rotation_group(operations: Sequence[Operation]) -> tuple[str, int]:
-    """Type of the group of the rotations R: ("C", n), ("D", n), or ("T", 0), ("O", 0), ("I", 0)."""
-    distinct = {(round(g.angle, 6), g.axis) for g in operations}
-    n = max(_order(g.angle) for g in operations)
-    if len(distinct) == n:
-        return "C", n
-    if len(distinct) == 2 * n:
-        return "D", n
-    return {12: "T", 24: "O", 60: "I"}.get(len(distinct), "?"), 0
+    """Type of a group by its rotations R: ("C", n), ("D", n), or ("T", 0), ("O", 0), ("I", 0)."""
+    count, n = len(operations), max(_order(g.angle) for g in operations)
+    if count in (n, 2 * n):
+        return ("C" if count == n else "D"), n
+    return {12: "T", 24: "O", 60: "I"}[count], 0
