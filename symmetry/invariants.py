@@ -149,6 +149,8 @@ class Descriptor(ExactBuffers):
         48
     """
 
+    _rows: Tensor
+
     def __init__(
         self,
         family: str | Lattice,

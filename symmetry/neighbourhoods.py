@@ -150,10 +150,15 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
         ctx.save_for_backward(*inputs[1:])
+        ctx.save_for_forward(*inputs[1:])
 
     @staticmethod
-    def backward(ctx, grad):  # type: ignore[override]
+    def backward(ctx, grad):
         return _Collect.apply(grad, *ctx.saved_tensors), None, None
+
+    @staticmethod
+    def jvp(ctx, tangent, *_):
+        return _Gather.apply(tangent, *ctx.saved_tensors)
 
 
 class _Collect(torch.autograd.Function):
@@ -173,10 +178,15 @@ class _Collect(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
         ctx.save_for_backward(*inputs[1:])
+        ctx.save_for_forward(*inputs[1:])
 
     @staticmethod
-    def backward(ctx, grad):  # type: ignore[override]
+    def backward(ctx, grad):
         return _Gather.apply(grad, *ctx.saved_tensors), None, None
+
+    @staticmethod
+    def jvp(ctx, tangent, *_):
+        return _Collect.apply(tangent, *ctx.saved_tensors)
 
 
 def gather(values: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
