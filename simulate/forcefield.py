@@ -55,6 +55,11 @@ class System(ABC):
 
     @property
     @abstractmethod
+    def parameters(self) -> dict[str, Any]:
+        """The physical parameters by name, plain values."""
+
+    @property
+    @abstractmethod
     def masses(self) -> dict[str, float]:
         """Mass of each field that moves by inertia."""
 
@@ -127,10 +132,25 @@ class LearnedForceField:
     model: Model
 
     def forces(self, fields: Fields, lattice: Lattice) -> dict[str, Tensor]:
-        """Total forces by field name, in the precision of the fields."""
+        """Total forces by field name, in the precision of the fields.
+
+        The network computes in the precision of its weights; what is known exactly is added in
+        that of the fields.
+        """
         with torch.no_grad():
-            predictions = self.model(dict(fields), lattice)
-            return self.system.assemble(predictions, fields, lattice)
+            like = next(iter(fields.values()))
+            inputs = {name: self._to_model(values) for name, values in fields.items()}
+            predictions = {
+                name: values.to(like) for name, values in self.model(inputs, lattice).items()
+            }
+            forces = self.system.assemble(predictions, fields, lattice)
+        return {name: force.detach() for name, force in forces.items()}
+
+    def _to_model(self, values: Tensor) -> Tensor:
+        """Values in the precision and on the device of the network's weights."""
+        weights = self.model.parameters() if isinstance(self.model, torch.nn.Module) else ()
+        weight = next(iter(weights), None)
+        return values if weight is None else values.to(weight)
 
     def density_from_forces(self, fields: Fields, forces: Fields, lattice: Lattice) -> Tensor:
         """Density ⟨n⟩ that belongs to total forces, where the system can read it off."""
