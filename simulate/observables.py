@@ -107,11 +107,8 @@ def correlation_map(
     offset = mean.square().sum(-1) if connected else torch.zeros_like(square)
     spread = square - offset
     # A constant φ has spread zero up to rounding: no correlation function.
-    spread = torch.where(
-        spread > 16 * torch.finfo(spread.dtype).eps * square,
-        spread,
-        torch.full_like(spread, torch.nan),
-    )
+    rounding = 16 * torch.finfo(spread.dtype).eps * square
+    spread = torch.where(spread > rounding, spread, torch.full_like(spread, torch.nan))
     column = (-1,) + (1,) * lattice.dim
     return (products - offset.reshape(column)) / spread.reshape(column)
 

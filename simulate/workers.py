@@ -61,7 +61,8 @@ class Workers:
         size = max(1, -(-len(items) // (_CHUNKS * count)))
         starts = list(range(0, len(items), size))[::-1]
         results: list[Any] = [None] * len(items)
-        idle, busy = self._workers[:count], {}
+        idle = self._workers[:count]
+        busy: dict[Any, tuple[_Worker, int]] = {}
         try:
             while starts or busy:
                 while starts and idle:
@@ -69,7 +70,7 @@ class Workers:
                     worker.send(shared, items[start : start + size])
                     busy[worker.connection] = (worker, start)
                 for connection in wait(list(busy)):
-                    worker, start = busy.pop(connection)  # type: ignore[index]
+                    worker, start = busy.pop(connection)
                     answers = worker.receive()
                     results[start : start + len(answers)] = answers
                     idle.append(worker)
@@ -176,7 +177,7 @@ def _serve(descriptor: int) -> None:
             if shared:
                 function, common = pickle.loads(shared)
             assert function is not None
-            answer = (True, [function(item, *common) for item in items])
+            answer: tuple[bool, Any] = (True, [function(item, *common) for item in items])
         except Exception as error:
             answer = (False, error)
         try:

@@ -139,9 +139,10 @@ def _solve_by_lapack(
         matrices: Any = _double(h)
     else:
         matrices = _double(h.detach().cpu().numpy())
+    function: Any
     if diagonal is not None:
-        rows = diagonal.detach().double().cpu().numpy()
-        items, function, common = list(rows), solve, (matrices, *filling)
+        items = list(diagonal.detach().double().cpu().numpy())
+        function, common = solve, (matrices, *filling)
     else:
         items = [matrices] if sparse.issparse(h) or h.ndim == 2 else list(matrices)
         function, common = solve_matrix, filling
@@ -235,10 +236,9 @@ def checked_eigh(h: Tensor) -> tuple[Tensor, Tensor]:
     """
     try:
         levels, vectors = torch.linalg.eigh(h)
-        deviation = (
-            vectors.mH @ vectors - torch.eye(h.shape[-1], dtype=h.dtype, device=h.device)
-        ).abs()
-        sound = deviation.amax((1, 2)) < ORTHONORMALITY  # False for NaN
+        one = torch.eye(h.shape[-1], dtype=h.dtype, device=h.device)
+        deviation = (vectors.mH @ vectors - one).abs().amax((1, 2))
+        sound = deviation < ORTHONORMALITY  # False for NaN
     except torch.linalg.LinAlgError as error:
         _log.warning("the batched solver failed (%s).", error)
         levels = h.new_empty(h.shape[:2], dtype=torch.float64)

@@ -112,9 +112,8 @@ def fill(
     else:
         grand = temperature * float(log_expit((levels - mu) / temperature).sum())
         free = grand + mu * number
-    entropy = -float(
-        (xlogy(occupations, occupations) + xlogy(1 - occupations, 1 - occupations)).sum()
-    )
+    holes = 1 - occupations
+    entropy = -float((xlogy(occupations, occupations) + xlogy(holes, holes)).sum())
     return Filling(mu, number, occupations, band, entropy, grand, free)
 
 

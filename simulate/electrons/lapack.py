@@ -47,7 +47,7 @@ def solve(
         density_matrix: Whether to form the density matrix.
     """
     # Column-major: LAPACK then works in place.
-    dense = h.toarray(order="F") if sparse.issparse(h) else np.array(h, order="F")
+    dense = np.array(h, order="F") if isinstance(h, np.ndarray) else h.toarray(order="F")
     if diagonal is not None:
         np.einsum("ii->i", dense)[:] += diagonal
     levels, vectors = scipy.linalg.eigh(dense, driver="evd", overwrite_a=True, check_finite=False)

@@ -355,7 +355,7 @@ def _sums(values: Tensor) -> Tensor:
 #: the parameters of the authors' public code (friction rate 0.2, so γ = 0.2 m; tau0 = √5).
 PRESETS: dict[str, Holstein] = {
     "holstein_weak": Holstein(
-        g=1.5, k=1.005, kappa=0.18, temperature=0.1, mass=1.005, damping=0.2 * 1.005
+        g=1.5, k=1.005, kappa=0.18, temperature=0.1, mass=1.005, damping=0.201
     ),
     "holstein_strong": Holstein(g=3.5, k=1.0, kappa=0.18, temperature=0.1, mass=5.0, damping=1.0),
 }

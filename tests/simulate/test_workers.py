@@ -1,0 +1,95 @@
+"""The pool of worker processes: order, errors, deaths, and clean ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+from latticezoo.simulate.workers import WorkerError, Workers
+
+
+@pytest.fixture
+def workers():
+    pool = Workers()
+    yield pool
+    pool.close()
+
+
+def alive(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as stream:
+            return stream.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until_gone(pids, seconds=20):
+    limit = time.monotonic() + seconds
+    while any(alive(pid) for pid in pids) and time.monotonic() < limit:
+        time.sleep(0.02)
+    return not any(alive(pid) for pid in pids)
+
+
+def test_results_come_in_order_and_processes_are_reused(workers):
+    assert workers.map(pow, list(range(37)), (2,), count=2) == [n**2 for n in range(37)]
+    pids = workers.pids
+    assert len(pids) == 2
+    assert os.getpid() not in pids
+    assert workers.map(pow, [1, 2, 3], (3,), count=2) == [1, 8, 27]
+    assert workers.map(abs, [-1], count=2) == [1]
+    assert workers.pids == pids
+    assert set(workers.map(os.getenv, ["OMP_NUM_THREADS", "MKL_NUM_THREADS"], count=2)) == {"1"}
+    workers.close()
+    assert wait_until_gone(pids)
+
+
+def test_an_error_in_a_worker_reaches_the_caller(workers):
+    with pytest.raises(ZeroDivisionError):
+        workers.map(pow, [1, 0, 2], (-1,), count=2)
+    assert workers.map(pow, [1, 2], (2,), count=2) == [1, 4]
+
+
+def test_a_worker_that_dies_is_reported_and_replaced(workers):
+    with pytest.raises(WorkerError, match="ended with status 3"):
+        workers.map(os._exit, [3, 3], count=2)
+    workers.map(abs, [1, 2], count=2)
+    first = workers.pids[0]
+    os.kill(first, signal.SIGKILL)
+    assert wait_until_gone([first])
+    with pytest.raises(WorkerError, match="ended with status -9"):
+        workers.map(abs, [1, 2], count=2)
+    assert workers.map(abs, [-1, -2], count=2) == [1, 2]
+
+
+def test_workers_leave_signals_to_their_parent(workers):
+    workers.map(abs, [1, 2], count=2)
+    for pid in workers.pids:
+        os.kill(pid, signal.SIGINT)
+        os.kill(pid, signal.SIGTERM)
+    assert workers.map(abs, [-1, -2], count=2) == [1, 2]
+
+
+@pytest.mark.parametrize("end", ["kill", "exit"])
+def test_workers_end_with_their_parent(end):
+    """A script without a main guard; killed outright, and ended in the ordinary way."""
+    script = textwrap.dedent("""
+        import sys
+        from latticezoo.simulate.workers import pool
+        pool().map(abs, [1, 2], count=2)
+        print(*pool().pids, flush=True)
+        sys.stdin.read()
+    """)
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        pids = [int(pid) for pid in process.stdout.readline().split()]
+        assert len(pids) == 2
+        if end == "kill":
+            process.kill()
+        else:
+            process.stdin.close()
+        assert wait_until_gone(pids)
+        assert process.wait() == (-signal.SIGKILL if end == "kill" else 0)
