@@ -1,4 +1,4 @@
-"""Exact electrons against closed forms, derivatives of the free energy, and the filling of levels."""
+"""Exact electrons: closed forms, derivatives of the free energy, the filling of levels."""
 
 import logging
 import math
@@ -9,6 +9,8 @@ import scipy.optimize
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import expit
+
 from latticezoo.simulate.electrons import diagonalize
 from latticezoo.simulate.electrons.diagonalize import thermal_state
 from latticezoo.simulate.electrons.fermi import fill
@@ -16,7 +18,6 @@ from latticezoo.simulate.electrons.hopping import hopping_matrix
 from latticezoo.simulate.workers import close_workers
 from latticezoo.symmetry.errors import InputError
 from latticezoo.symmetry.lattices import chain, square
-from scipy.special import expit
 
 
 def random_hermitian(batch: int, n: int, seed: int = 0, kind=torch.float64) -> torch.Tensor:

@@ -8,6 +8,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
+
 from latticezoo.simulate.describe import describe
 from latticezoo.simulate.forcefield import ForceField
 from latticezoo.simulate.systems import (
@@ -21,7 +23,6 @@ from latticezoo.simulate.workers import close_workers
 from latticezoo.symmetry.errors import InputError
 from latticezoo.symmetry.lattices import Lattice, chain, square, triangular
 from latticezoo.symmetry.testing import assert_equivariant
-from scipy.optimize import minimize_scalar
 
 WEAK = preset("holstein_weak")
 

@@ -1,10 +1,13 @@
-"""Kernel polynomials against closed forms, exact diagonalization, and the theory of their errors."""
+"""Kernel polynomials: closed forms, exact diagonalization, the theory of their errors."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
+from scipy.special import expit
+
 from latticezoo.simulate.electrons.diagonalize import thermal_state
 from latticezoo.simulate.electrons.hopping import hopping_matrix
 from latticezoo.simulate.electrons.kpm import (
@@ -20,8 +23,6 @@ from latticezoo.simulate.electrons.kpm import (
 from latticezoo.simulate.electrons.operators import Operator, Window, spectral_window
 from latticezoo.symmetry.errors import InputError
 from latticezoo.symmetry.lattices import chain, square
-from scipy import sparse
-from scipy.special import expit
 
 
 def rough_square(L: int, g: float = 1.5, seed: int = 0) -> sparse.csr_array:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from latticezoo.simulate.observables import (
     along_axes,
     correlation_function,
@@ -189,7 +190,7 @@ def test_correlation_length_interpolates_to_half_maximum():
     assert correlation_length(never).item() == math.inf
     assert correlation_length(torch.tensor([[math.nan, math.nan], [1.0, 0.0]]))[1] == 0.5
     assert correlation_length(torch.tensor([math.nan, math.nan])).isnan()
-    with pytest.raises(InputError, match="level of a correlation length is 1.5"):
+    with pytest.raises(InputError, match=r"level of a correlation length is 1\.5"):
         correlation_length(line, 1.5)
 
 

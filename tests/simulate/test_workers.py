@@ -8,6 +8,7 @@ import textwrap
 import time
 
 import pytest
+
 from latticezoo.simulate.workers import WorkerError, Workers
 
 
