@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -81,7 +82,9 @@ def _functions(group: FiniteGroup, irrep: Irrep) -> str:
     """Coordinates that transform like the irrep, and rotations where there are mirrors."""
     determinant = np.rint(np.linalg.det(group.matrices))[:, None, None]
     mirrors = group.dim in (2, 3) and (determinant < 0).any()
-    candidates = [(group.matrices, "xyz"[: group.dim])] if group.dim <= 3 else []
+    candidates: list[tuple[np.ndarray, Sequence[str]]] = []
+    if group.dim <= 3:
+        candidates.append((group.matrices, "xyz"[: group.dim]))
     if mirrors and group.dim == 3:
         candidates.append((determinant * group.matrices, ("Rx", "Ry", "Rz")))
     elif mirrors:

@@ -45,15 +45,23 @@ class Irrep:
 
     @classmethod
     def of(cls, name: str, matrices: np.ndarray) -> Irrep:
-        """Make an irrep; its kind is read off its character.
+        """Make an irrep; its kind is that of Frobenius and Schur.
+
+        A real representation is irreducible if and only if its symmetric square holds one
+        invariant: (⟨χ(g)²⟩ + ⟨χ(g²)⟩) / 2 = 1.
 
         Raises:
             InputError: When the matrices are reducible.
         """
         character = characters(matrices)
-        norm = float(character @ character / len(character))
-        if round(norm) not in _KINDS or abs(norm - round(norm)) > TOLERANCE:
-            raise InputError(f"{name!r} is reducible: the norm of its character is {norm:.6g}.")
+        norm = float(character @ character) / len(matrices)
+        indicator = float(np.einsum("gij,gji->", matrices, matrices)) / len(matrices)
+        invariants = (norm + indicator) / 2
+        if not abs(invariants - 1) < TOLERANCE:
+            raise InputError(
+                f"{name!r} is reducible: its symmetric square holds {invariants:.4g} invariants, "
+                "which should be 1."
+            )
         return cls(name, matrices.shape[-1], frozen(matrices), _KINDS[round(norm)])
 
     @cached_property
@@ -171,14 +179,14 @@ def generate_irreps(matrices: np.ndarray) -> list[np.ndarray]:
 
     By Burnside's theorem every irrep occurs in a tensor power of a faithful representation. So
     start with the trivial irrep, multiply each irrep found with the vector representation, and
-    split off what is new (Dresselhaus, Group Theory, sections 4 and 6, for the projectors). If the
+    split off what is new (Dresselhaus, Group Theory, chapters 4 and 6, for the projectors). If the
     vector representation is irreducible, it is found first, and as it stands.
 
     Args:
         matrices: ``[order, d, d]``, the group.
 
     Returns:
-        One array ``[order, dim, dim]`` for each irrep, the trivial one first.
+        One array ``[order, dim, dim]`` for each irrep, the trivial one first, by dimension.
     """
     order = len(matrices)
     found = [Irrep.of("trivial", np.ones((order, 1, 1)))]
@@ -196,7 +204,7 @@ def generate_irreps(matrices: np.ndarray) -> list[np.ndarray]:
             if all(np.abs(piece.character - old.character).max() > TOLERANCE for old in found):
                 found.append(piece)
                 missing -= piece.dim**2 / piece.commutant_dim
-    return [irrep.matrices for irrep in found]
+    return [irrep.matrices for irrep in sorted(found, key=lambda irrep: irrep.dim)]
 
 
 def isotypic_projector(irrep: Irrep, rep: np.ndarray) -> np.ndarray:

@@ -135,8 +135,9 @@ def _cos_sin(k: int, n: int) -> tuple[float, float]:
     twelfths, rest = divmod(12 * k, n)
     if rest:
         return math.cos(2 * math.pi * k / n), math.sin(2 * math.pi * k / n)
-    sines = (0.0, 0.5, _ROOT3 / 2, 1.0, _ROOT3 / 2, 0.5, 0.0, -0.5, -_ROOT3 / 2, -1.0)
-    sines += (-_ROOT3 / 2, -0.5)
+    quarter = (0.0, 0.5, _ROOT3 / 2)
+    half = (*quarter, 1.0, *quarter[:0:-1])
+    sines = (*half, *(-x + 0.0 for x in half))
     return sines[(twelfths + 3) % 12], sines[twelfths % 12]
 
 

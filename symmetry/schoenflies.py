@@ -73,7 +73,7 @@ class Operation:
         """Whether it is a half turn about an axis in the plane: a mirror of the plane."""
         return self.angle > 0 and abs(self.axis[2]) < 0.5
 
-    def label(self, about: Sequence[float] | None = None) -> str:
+    def label(self, about: np.ndarray | None = None) -> str:
         """Symbol E, Cn, Cn^k, i, σ, Sn, Sn^k.
 
         Args:
@@ -165,10 +165,6 @@ class Geometry:
             return "C"
         return "S" if self.name[0] == "S" or self.name[-1] == "d" else "C"
 
-    @property
-    def _principal_order(self) -> int:
-        return max(_order(g.angle) for k, g in enumerate(self.operations) if self.along(k))
-
     def _z(self, k: int) -> tuple[float, ...]:
         """Sort key: axes near z first, then near y."""
         return tuple(-round(abs(a), 6) for a in reversed(self.operations[k].axis))
@@ -182,18 +178,22 @@ class Geometry:
 
     def along(self, k: int) -> bool:
         """Whether an element turns about the principal axis."""
-        axis = self.operations[k].axis
-        return self.principal is not None and abs(self.principal @ axis) > 1 - TOLERANCE
+        return abs(self._upness(k)) > 1 - TOLERANCE
+
+    def _upness(self, k: int) -> float:
+        """Cosine of the angle between the axis of an element and the principal axis."""
+        if self.principal is None:
+            return 0.0
+        return float(self.principal @ self.operations[k].axis)
 
     def _turn(self, k: int) -> float:
         """Angle of the rotation, about the upward direction where there is one."""
-        g = self.operations[k]
-        return 1 - g.angle if self.along(k) and self.principal @ g.axis < 0 else g.angle
+        angle = self.operations[k].angle
+        return 1 - angle if self._upness(k) < TOLERANCE - 1 else angle
 
     @cached_property
     def ordered_classes(self) -> tuple[tuple[int, ...], ...]:
         """Classes: proper before improper, along the principal axis first, by angle, by rank."""
-
         return tuple(sorted(self.classes, key=lambda members: min(map(self._class_key, members))))
 
     def _class_key(self, k: int) -> tuple:
@@ -215,25 +215,30 @@ class Geometry:
         """One label for each of ``ordered_classes``, all different, without the class size."""
         labels: list[str] = []
         for members in self.ordered_classes:
-            label = min((self._label(k) for k in members), key=lambda s: (len(s), s))
-            if label == "σ" and self.principal is not None and self.along(members[0]):
-                label = "σh"
-            elif label == "σ" and self.principal is None:
-                label = "σh" if len(members) == 3 else "σd"
-            elif label == "σ":
-                second = "σv" if self._principal_order == 2 else "σd"
-                label = "σd" if self.name.endswith("d") else second if "σv" in labels else "σv"
-            elif label == "C2" and self.principal is not None and not self.along(members[0]):
+            about = {k: self.principal if self.along(k) else None for k in members}
+            plain = (self.operations[k].label(about[k]) for k in members)
+            label = min(plain, key=lambda symbol: (len(symbol), symbol))
+            if label == "σ":
+                label = self._mirror_label(members, "σv" in labels)
+            elif label == "C2" and self.is_cubic:
+                label = "C2" if len(members) == 3 else "C2'"
+            elif label == "C2" and not self.along(members[0]):
                 label = "σ" if self.name == "D1" else "C2'"
-            elif label == "C2" and self.is_cubic and len(members) > 3:
-                label = "C2'"
             while label in labels:
                 label += "'"
             labels.append(label)
         return tuple(labels)
 
-    def _label(self, k: int) -> str:
-        return self.operations[k].label(self.principal if self.along(k) else None)
+    def _mirror_label(self, members: tuple[int, ...], second: bool) -> str:
+        """σh across the principal axis, σv along it, σd along it between the axes C2'."""
+        if self.is_cubic:
+            return "σh" if len(members) == 3 else "σd"
+        if self.along(members[0]):
+            return "σh"
+        if self.name.endswith("d"):
+            return "σd"
+        fold = max(_order(g.angle) for k, g in enumerate(self.operations) if self.along(k))
+        return "σd" if second and fold > 2 else "σv"
 
 
 def element_names(operations: Sequence[Operation], planar: bool) -> tuple[str, ...]:
@@ -251,7 +256,7 @@ def element_names(operations: Sequence[Operation], planar: bool) -> tuple[str, .
             degrees = math.degrees(math.atan2(g.axis[1], g.axis[0])) % 180
             names.append(f"C2'({degrees:.4g}°)")
         else:
-            names.append(g.label((0.0, 0.0, 1.0)))
+            names.append(g.label(np.array([0.0, 0.0, 1.0])))
     counts = Counter(names)
     return tuple(name if counts[name] == 1 else f"{name}#{k}" for k, name in enumerate(names))
 
