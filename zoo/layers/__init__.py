@@ -1,0 +1,1 @@
+"""Layers from which networks on lattices are built."""

@@ -1,0 +1,551 @@
+"""The base of every network: what goes in and out, exact odd symmetry, loss, metrics, optimizer.
+
+A network is built from a :class:`~latticezoo.symmetry.tasks.Task` and implements one method,
+:meth:`ZooModel.predict`, between standardized fields. Everything that decides a comparison (loss,
+metrics, optimizer, schedule, data statistics) lives here and is the same for all.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any, ClassVar, Self
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+
+from latticezoo.symmetry.errors import InputError, unknown
+from latticezoo.symmetry.fields import Field, check_layout
+from latticezoo.symmetry.groups import CONVENTION_VERSION
+from latticezoo.symmetry.lattices import Lattice, Shell
+from latticezoo.symmetry.tasks import Task
+from latticezoo.zoo.checkpoints import check_checkpoint, read_checkpoint
+from latticezoo.zoo.layers.scaling import FieldScaling
+from latticezoo.zoo.metrics import RootMeanSquare
+from latticezoo.zoo.optimization import TRAINING_DEFAULTS, check_options, make_optimizer
+from latticezoo.zoo.registry import model_class
+
+#: Suffixes of the metrics for all samples and for each kind of sample.
+KINDS = {"": None, "_random": 0, "_trajectory": 1}
+
+_logger = logging.getLogger(__name__)
+
+
+class ZooModel(LightningModule):
+    """A map from fields to fields on any lattice of the task's family.
+
+    A subclass sets :attr:`presets`, hands its own options to this constructor as
+    ``architecture``, builds its layers from the resolved :attr:`options`, and implements
+    :meth:`predict` and :attr:`receptive_radius`. It calls :meth:`refuse` on tasks that it cannot
+    serve. See ``zoo/gcn.py`` for an example.
+
+    Args:
+        task: What to learn, or that as plain values (as checkpoints and the command line give it).
+        preset: Name of a set of options; those that are given win over it.
+        architecture: The subclass's own options; None stands for the preset's value.
+        learning_rate: Initial learning rate.
+        optimizer: ``"adam"`` or ``"adamw"``.
+        weight_decay: Weight decay of the optimizer.
+        schedule: ``"cosine"`` to zero over the planned steps, ``"plateau"`` (times 0.85 after five
+            validations without improvement) or ``"constant"``.
+        warmup: Steps of linear rise of the learning rate, at most a tenth of all.
+        ema: Decay per step of an exponential moving average of the weights, which is then what is
+            validated, saved and kept; 0 switches it off.
+
+    Attributes:
+        task: What it learns.
+        options: All options, resolved, plain values.
+        statistics_set: Whether standardization has been set from data.
+
+    Raises:
+        InputError: For an unknown preset or a value out of range, and when the network cannot
+            serve the task.
+    """
+
+    registry_name: ClassVar[str] = ""
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"compact": {}}
+    #: Two-element symmetries that the network has by construction, so that no projection is needed.
+    built_in_flips: frozenset[str] = frozenset()
+    statistics_set: Tensor
+
+    def __init__(
+        self,
+        task: Task | dict[str, Any],
+        *,
+        preset: str = "compact",
+        architecture: dict[str, Any] | None = None,
+        learning_rate: float | None = None,
+        optimizer: str | None = None,
+        weight_decay: float | None = None,
+        schedule: str | None = None,
+        warmup: int | None = None,
+        ema: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.task = Task.from_dict(task)
+        if preset not in self.presets:
+            raise unknown(f"preset of {self.registry_name}", preset, self.presets)
+        given = {
+            **(architecture or {}),
+            "learning_rate": learning_rate,
+            "optimizer": optimizer,
+            "weight_decay": weight_decay,
+            "schedule": schedule,
+            "warmup": warmup,
+            "ema": ema,
+        }
+        self.options: dict[str, Any] = {
+            **TRAINING_DEFAULTS,
+            **self.presets["compact"],
+            **self.presets[preset],
+            **{name: _plain(value) for name, value in given.items() if value is not None},
+        }
+        check_options(self.options)
+        # Plain values alone, and all of them: arguments that the command line links, such as the
+        # task, would otherwise be missing, and a changed preset would change old checkpoints.
+        self.save_hyperparameters(
+            {"task": self.task.to_dict(), "preset": preset, **self.options}, logger=False
+        )
+        self.input_scaling = FieldScaling(self.task.inputs, self.task)
+        self.target_scaling = FieldScaling(self.task.targets, self.task)
+        self.register_buffer("statistics_set", torch.tensor(False))
+        self.metrics = nn.ModuleDict(
+            {
+                f"{stage}_{field.name}{suffix}": RootMeanSquare()
+                for stage in ("val", "test")
+                for field in self.task.targets
+                for suffix in KINDS
+            }
+        )
+
+    # ---- what a subclass provides --------------------------------------------------------------
+
+    def predict(self, fields: dict[str, Tensor], lattice: Lattice) -> dict[str, Tensor]:
+        """Map standardized inputs to standardized targets.
+
+        Args:
+            fields: Every input of the task, (value − mean) / scale.
+            lattice: Where they live.
+
+        Returns:
+            Every target of the task, (value − mean) / scale.
+        """
+        raise NotImplementedError
+
+    @property
+    def receptive_radius(self) -> float:
+        """Distance in bond lengths beyond which a change of the input changes nothing."""
+        raise NotImplementedError
+
+    @property
+    def required_shells(self) -> tuple[Shell, ...]:
+        """Neighbours that must be different sites on any lattice it runs on."""
+        return self._family.shells(count=1)
+
+    def calibrate(self, batches: Iterable[Mapping[str, Any]]) -> None:
+        """Set further statistics from training batches before training; none by default."""
+
+    # ---- evaluation ----------------------------------------------------------------------------
+
+    def forward(self, fields: Mapping[str, Tensor], lattice: Lattice) -> dict[str, Tensor]:
+        """Predict the targets.
+
+        The two-element symmetries of the task hold exactly: the output is the mean over them of
+        what the network gives for the transformed input, transformed back. For one symmetry under
+        which input and output are odd that is [N(Q) − N(−Q)]/2. All are evaluated in one batch.
+
+        Args:
+            fields: Inputs by name, in the layout of their field, physical units.
+            lattice: Any torus of the task's family that holds the network's neighbourhood.
+
+        Returns:
+            Targets by name, physical units.
+
+        Raises:
+            InputError: For a lattice of another family or too small, a missing field, or a wrong
+                shape.
+        """
+        self._check_input(fields, lattice)
+        images = self._images()
+        outputs = self.predict(self.input_scaling.normalize(self.images(fields)), lattice)
+        outputs = self.target_scaling.restore(outputs)
+        if len(images) == 1:
+            return outputs
+        return {
+            field.name: _mean(
+                [
+                    _flip(field, part, image)
+                    for part, image in zip(
+                        outputs[field.name].chunk(len(images)), images, strict=True
+                    )
+                ]
+            )
+            for field in self.task.targets
+        }
+
+    def images(self, fields: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The inputs, and their images under the task's two-element symmetries, in one batch."""
+        images = self._images()
+        return {
+            field.name: torch.cat([_flip(field, fields[field.name], image) for image in images])
+            if len(images) > 1
+            else fields[field.name]
+            for field in self.task.inputs
+        }
+
+    def _images(self) -> list[frozenset[str]]:
+        """All combinations of those symmetries that the network does not have by construction."""
+        flips = [name for name in self.task.flips if name not in self.built_in_flips]
+        return [
+            frozenset(chosen)
+            for size in range(len(flips) + 1)
+            for chosen in itertools.combinations(flips, size)
+        ]
+
+    def forces(self, fields: Mapping[str, Tensor], lattice: Lattice) -> dict[str, Tensor]:
+        """What the network knows of the forces, without gradients.
+
+        Args:
+            fields: As in :meth:`forward`.
+            lattice: As in :meth:`forward`.
+
+        Returns:
+            For every conservative pair (target, input) of the task the prediction of the target
+            under the name of the input. It is in the target's units and holds the learned part
+            alone; a system adds what is known exactly.
+
+        Raises:
+            InputError: When no target of the task is a force.
+        """
+        if not self.task.conservative:
+            raise InputError(f"no target of the task {self.task.name!r} is a force.")
+        with torch.no_grad():
+            outputs = self(fields, lattice)
+        return {source: outputs[target].detach() for target, source in self.task.conservative}
+
+    def _check_input(self, fields: Mapping[str, Tensor], lattice: Lattice) -> None:
+        if lattice.family != self.task.family:
+            raise InputError(
+                f"{self.registry_name} for the task {self.task.name!r} runs on "
+                f"{self.task.family} lattices, not on {lattice}."
+            )
+        for field in self.task.inputs:
+            if field.name not in fields:
+                given = ", ".join(sorted(fields)) or "none"
+                raise InputError(f"input field {field.name!r} is missing; given: {given}.")
+            check_layout(field, fields[field.name], lattice)
+        _check_size(lattice, self.required_shells, self.registry_name, self.receptive_radius)
+
+    @property
+    def _family(self) -> Lattice:
+        """A lattice of the family, for its groups and shells."""
+        return Lattice(self.task.family, (1,) * Lattice.dimension(self.task.family))
+
+    def refuse(self, reason: str) -> InputError:
+        """The error for a task that the network cannot serve."""
+        return InputError(f"{self.registry_name} cannot serve the task {self.task.name!r}: {reason}")
+
+    # ---- standardization -----------------------------------------------------------------------
+
+    def set_statistics(self, statistics: Mapping[str, Any]) -> None:
+        """Set the standardization from the training data.
+
+        Means of components that a symmetry changes stay zero, and components of one irrep share a
+        scale. Where a target is minus the gradient of an energy, its scale times that of its input
+        is one number, the unit of energy, so that the derivative of a standardized energy is the
+        standardized target.
+
+        Args:
+            statistics: ``{"inputs": {name: {"mean": [C], "std": [C]}}, "targets": …}`` in
+                physical units, as data modules give it.
+
+        Raises:
+            InputError: When a field is missing or its numbers are not finite.
+        """
+        for group in ("inputs", "targets"):
+            if group not in statistics:
+                raise InputError(f"the statistics lack the group {group!r}.")
+        pairs = self.task.conservative
+        self.input_scaling.set(statistics["inputs"], common=[source for _, source in pairs])
+        self.target_scaling.set(statistics["targets"], common=[target for target, _ in pairs])
+        if pairs:
+            products = [
+                self.target_scaling.scale(target)[0] * self.input_scaling.scale(source)[0]
+                for target, source in pairs
+            ]
+            unit = torch.stack(products).log().mean().exp()
+            for target, source in pairs:
+                scale = self.target_scaling.scale(target)
+                scale.copy_(unit / self.input_scaling.scale(source)[0])
+        self.statistics_set.fill_(True)
+
+    def on_train_start(self) -> None:
+        """Set statistics from the training split, unless a checkpoint brought them."""
+        if bool(self.statistics_set):
+            return
+        data = getattr(self.trainer, "datamodule", None)
+        if hasattr(data, "statistics"):
+            self.set_statistics(data.statistics())
+            self.calibrate(data.train_dataloader())
+        else:
+            self.set_statistics(batch_statistics(self.trainer.train_dataloader, self.task))
+            self.calibrate(self.trainer.train_dataloader)
+
+    # ---- training ------------------------------------------------------------------------------
+
+    def loss(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Any]) -> Tensor:
+        """Mean square error of the targets in units of their scale, summed over targets."""
+        return torch.stack(
+            [
+                (self._errors(field, outputs, batch) / self.target_scaling.scale(field.name))
+                .abs()
+                .square()
+                .mean()
+                for field in self.task.targets
+            ]
+        ).sum()
+
+    def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
+        """Lightning hook: the loss of a batch, logged as ``train/loss``."""
+        loss = self.loss(self(batch["fields"], batch["lattice"]), batch)
+        size = _batch_size(batch)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
+        return loss
+
+    def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
+        """Lightning hook: collects errors for ``val/rmse`` and its kinds."""
+        self._evaluation_step("val", batch)
+
+    def test_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
+        """Lightning hook: collects errors for ``test/rmse`` and its kinds."""
+        self._evaluation_step("test", batch)
+
+    def predict_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        """Lightning hook: predictions for a batch."""
+        return self(batch["fields"], batch["lattice"])
+
+    def on_validation_epoch_end(self) -> None:
+        """Lightning hook: logs the errors of the epoch."""
+        self._log_errors("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Lightning hook: logs the errors of the epoch."""
+        self._log_errors("test")
+
+    def _errors(
+        self, field: Field, outputs: Mapping[str, Tensor], batch: Mapping[str, Any]
+    ) -> Tensor:
+        return outputs[field.name] - batch["targets"][field.name]
+
+    def _evaluation_step(self, stage: str, batch: Mapping[str, Any]) -> None:
+        outputs = self(batch["fields"], batch["lattice"])
+        loss = self.loss(outputs, batch)
+        self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=_batch_size(batch))
+        kind = batch.get("kind")
+        for field in self.task.targets:
+            errors = self._errors(field, outputs, batch)
+            for suffix, number in KINDS.items():
+                if number is None:
+                    chosen = errors
+                elif kind is not None:
+                    chosen = errors[kind == number]
+                else:
+                    chosen = errors[:0]
+                self._metric(stage, field, suffix).update(chosen)
+
+    def _metric(self, stage: str, field: Field, suffix: str) -> RootMeanSquare:
+        metric = self.metrics[f"{stage}_{field.name}{suffix}"]
+        assert isinstance(metric, RootMeanSquare)
+        return metric
+
+    def _log_errors(self, stage: str) -> None:
+        """Log root-mean-square errors per site and component, in physical units.
+
+        The first target gives ``val/rmse``, ``val/rmse_random`` and ``val/rmse_trajectory``, any
+        other ``val/<target>/rmse`` and so on; kinds of which there was no sample are left out.
+        """
+        for field in self.task.targets:
+            first = field is self.task.targets[0]
+            for suffix in KINDS:
+                metric = self._metric(stage, field, suffix)
+                value = metric.compute()
+                metric.reset()
+                if bool(value.isfinite()) or not suffix:
+                    where = f"{stage}/" if first else f"{stage}/{field.name}/"
+                    self.log(f"{where}rmse{suffix}", value.float(), prog_bar=first and not suffix)
+
+    def configure_optimizers(self) -> Any:
+        """Lightning hook: Adam with the chosen schedule."""
+        steps = self.trainer.estimated_stepping_batches
+        return make_optimizer(self.parameters(), self.options, steps)
+
+    def configure_callbacks(self) -> Any:
+        """Lightning hook: the moving average of the weights, when it is on."""
+        if not self.options["ema"]:
+            return []
+        from pytorch_lightning.callbacks import EMAWeightAveraging
+
+        return [EMAWeightAveraging(decay=self.options["ema"])]
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, index: int) -> Any:
+        """Lightning hook: move the tensors of a batch; a lattice stays as it is."""
+        if type(batch) is not dict:
+            return super().transfer_batch_to_device(batch, device, index)
+        return {name: _to(value, device) for name, value in batch.items()}
+
+    # ---- description, checkpoints --------------------------------------------------------------
+
+    def config(self) -> dict[str, Any]:
+        """Plain values from which :meth:`from_config` builds the same network."""
+        return {
+            "model": self.registry_name,
+            "task": self.task.to_dict(),
+            "options": {"preset": self.hparams["preset"], **self.options},
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Build a network with random weights from its description.
+
+        Args:
+            config: As :meth:`config` gives it; the class is found by its registry name alone.
+
+        Raises:
+            InputError: For a model that is unknown or another than this class.
+        """
+        found = model_class(config["model"])
+        if not issubclass(found, cls):
+            raise InputError(
+                f"the description is of the model {config['model']!r}, not {cls.registry_name!r}."
+            )
+        return found(config["task"], **config["options"])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Lightning hook: write down what the network is."""
+        checkpoint["latticezoo"] = {
+            "network": self.config(),
+            "convention_version": CONVENTION_VERSION,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Lightning hook: refuse the checkpoint of another network.
+
+        Raises:
+            InputError: When model, task, sizes or conventions differ.
+        """
+        check_checkpoint(self, checkpoint)
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls,
+        checkpoint_path: str | os.PathLike[str],
+        map_location: Any = None,
+        hparams_file: None = None,
+        strict: bool | None = None,
+        weights_only: bool = True,
+        **options: Any,
+    ) -> Self:
+        """Build the network of a checkpoint with its weights; tensors and plain values only.
+
+        Called on :class:`ZooModel` it takes any member of the zoo.
+
+        Args:
+            checkpoint_path: File written by Lightning's trainer.
+            map_location: Device of the network, the CPU by default.
+            hparams_file: Not used: checkpoints hold all options.
+            strict: Not used: the weights must fit.
+            weights_only: Not used: nothing else is ever loaded.
+            **options: Options to change, such as ``learning_rate``.
+
+        Raises:
+            InputError: When there is no such file, it is damaged or of another network.
+        """
+        checkpoint = read_checkpoint(checkpoint_path)
+        description = checkpoint["latticezoo"]["network"]
+        described = {**description, "options": {**description["options"], **options}}
+        network = cls.from_config(described)
+        network.on_load_checkpoint(checkpoint)
+        floating = [t.dtype for t in checkpoint["state_dict"].values() if t.is_floating_point()]
+        network = network.to(device=map_location, dtype=floating[0] if floating else None)
+        network.load_state_dict(checkpoint["state_dict"])
+        return network
+
+
+def batch_statistics(batches: Iterable[Mapping[str, Any]], task: Task) -> dict[str, Any]:
+    """Mean and standard deviation of inputs and targets over some batches.
+
+    Args:
+        batches: Batches with ``fields`` and ``targets``.
+        task: The fields to look at.
+
+    Returns:
+        As :meth:`ZooModel.set_statistics` takes it.
+    """
+    values: dict[tuple[str, str], list[Tensor]] = {}
+    for batch in batches:
+        for group, key, fields in (
+            ("inputs", "fields", task.inputs),
+            ("targets", "targets", task.targets),
+        ):
+            for field in fields:
+                found = batch[key][field.name]
+                values.setdefault((group, field.name), []).append(
+                    found.reshape(-1, found.shape[-1])
+                )
+    result: dict[str, Any] = {"inputs": {}, "targets": {}}
+    for (group, name), parts in values.items():
+        joined = torch.cat(parts)
+        joined = joined.to(torch.complex128 if joined.is_complex() else torch.float64)
+        result[group][name] = {"mean": joined.mean(0), "std": joined.std(0, correction=0)}
+    return result
+
+
+@lru_cache(maxsize=256)
+def _check_size(lattice: Lattice, shells: tuple[Shell, ...], name: str, radius: float) -> None:
+    """Refuse a lattice that is too small, once per lattice, and note a view around the torus."""
+    lattice.require(shells, name)
+    periods = [
+        size * float(torch.tensor(vector).norm())
+        for size, vector in zip(lattice.shape, lattice.vectors, strict=True)
+    ]
+    if 2 * radius + 1 > min(periods):
+        _logger.info(
+            "%s sees %.3g bond lengths to every side, more than half of %s: its view wraps around "
+            "the torus, as the labels do.",
+            name,
+            radius,
+            lattice,
+        )
+
+
+def _flip(field: Field, values: Tensor, flips: frozenset[str]) -> Tensor:
+    if sum(name in flips for name in field.conjugated) % 2:
+        values = values.conj()
+    return -values if sum(name in flips for name in field.odd) % 2 else values
+
+
+def _mean(parts: list[Tensor]) -> Tensor:
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total / len(parts)
+
+
+def _batch_size(batch: Mapping[str, Any]) -> int:
+    return len(next(iter(batch["fields"].values())))
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, dict):
+        return {name: _to(entry, device) for name, entry in value.items()}
+    return value
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(entry) for entry in value] if isinstance(value, tuple | list) else value

@@ -1,0 +1,192 @@
+"""Graph convolutional network: direct prediction of scalar site fields from scalar site fields."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from latticezoo.symmetry.errors import InputError
+from latticezoo.symmetry.lattices import Lattice
+from latticezoo.symmetry.tasks import Task
+from latticezoo.zoo.base import ZooModel
+from latticezoo.zoo.layers.activations import activation, gain
+from latticezoo.zoo.layers.graph import NeighbourLinear, bag_table, bags_serve
+from latticezoo.zoo.layers.scalars import join_scalars, scalar_channels, split_scalars
+from latticezoo.zoo.registry import register
+
+
+class GraphNetwork(nn.Module):
+    r"""Graph convolutions between scalar channels.
+
+    Plain: :math:`h^{(l+1)} = \sigma(G_l h^{(l)})` with :math:`G_l` a
+    :class:`~latticezoo.zoo.layers.graph.NeighbourLinear` (GNN force-field paper, Eqs. 15–17).
+    Residual: :math:`h^{(l+1)} = h^{(l)} + W_l\,\sigma(G_l h^{(l)})` after the first. The last
+    layer is linear.
+
+    Args:
+        in_channels: Channels that go in.
+        widths: Channels after each layer but the last.
+        out_channels: Channels that come out.
+        neighbours: Nearest neighbours of a site.
+        nonlinearity: Name of σ.
+        aggregation: ``"mean"`` or ``"sum"`` over the neighbours.
+        residual: Whether the layers after the first add to their input.
+
+    Shapes:
+        - input ``[batch, sites, in_channels]``
+        - output ``[batch, sites, out_channels]``
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        widths: list[int],
+        out_channels: int,
+        neighbours: int,
+        nonlinearity: str,
+        aggregation: str,
+        residual: bool,
+    ) -> None:
+        super().__init__()
+        self.nonlinearity = nonlinearity
+        sizes = [in_channels, *widths, out_channels]
+        gains = [1.0 if residual else gain(nonlinearity)] * len(widths) + [1.0]
+        self.layers = nn.ModuleList(
+            NeighbourLinear(into, out, aggregation, factor, neighbours)
+            for into, out, factor in zip(sizes[:-1], sizes[1:], gains, strict=True)
+        )
+        # A bias here would only repeat that of the next layer.
+        self.mixers = nn.ModuleList(
+            nn.Linear(width, width, bias=False) for width in (widths[1:] if residual else ())
+        )
+
+    def forward(self, values: Tensor, lattice: Lattice) -> Tensor:
+        """Apply the network; shapes as above. Without gradients it takes a faster way."""
+        fast = not (torch.is_grad_enabled() or torch.is_autocast_enabled(values.device.type))
+        if fast and bags_serve(values):
+            return self._infer(values, lattice)
+        act = activation(self.nonlinearity)
+        first, *middle, last = self.layers
+        hidden = act(first(values, lattice))
+        for number, layer in enumerate(middle):
+            update = act(layer(hidden, lattice))
+            hidden = hidden + self.mixers[number](update) if self.mixers else update
+        return last(hidden, lattice)
+
+    def _infer(self, values: Tensor, lattice: Lattice) -> Tensor:
+        """The same numbers, tile by tile: every layer reads and writes main memory once."""
+        table = bag_table(lattice, len(values))
+        act = activation(self.nonlinearity, in_place=True)
+        first, *middle, last = self.layers
+        hidden = first.infer(values.flatten(0, 1), table, lambda part, tile: act(part))
+        for number, layer in enumerate(middle):
+            if self.mixers:
+                mixer = self.mixers[number].weight.t()
+                hidden = layer.infer(
+                    hidden,
+                    table,
+                    lambda part, tile, old=hidden, mixer=mixer: torch.addmm(
+                        old[tile], act(part), mixer
+                    ),
+                )
+            else:
+                hidden = layer.infer(hidden, table, lambda part, tile: act(part))
+        return last.infer(hidden, table).view(*values.shape[:2], -1)
+
+
+@register("gcn")
+class GCN(ZooModel):
+    """Graph convolutional network with direct output (GNN force-field paper, section IV).
+
+    Sites are nodes, nearest-neighbour bonds are edges. One matrix for the site and one shared by
+    all its neighbours make every layer commute with the whole space group of any lattice. It
+    carries scalars alone.
+
+    Presets:
+        ``compact``: seven layers of width 48 with residual blocks, SiLU, neighbour mean, and a
+        readout; 42,001 parameters for one scalar in and out; trains in minutes on one core.
+        ``paper``: Table 2 of the paper, widths 128-512-1024-2048-1024-512-128, ReLU, 10,753,793
+        parameters. The mean over neighbours is that of the authors' code; ``aggregation="sum"`` is
+        the text's (Eq. 15), which stalls for a long time before it learns.
+
+    Args:
+        task: What to learn.
+        preset: ``"compact"`` or ``"paper"``.
+        widths: Channels after each layer but the last; ``len(widths) + 1`` is the number of hops
+            that the network sees.
+        activation: Nonlinearity: silu, relu, gelu, softplus or tanh.
+        aggregation: ``"mean"`` or ``"sum"`` over the neighbours.
+        residual: Whether layers add to their input; the widths must then be equal.
+        **training: Learning rate, optimizer, schedule: see
+            :class:`~latticezoo.zoo.base.ZooModel`.
+
+    Raises:
+        InputError: When the task has other than scalar site fields, or an option is wrong.
+    """
+
+    presets: ClassVar = {
+        "compact": {
+            "widths": [48] * 7,
+            "activation": "silu",
+            "aggregation": "mean",
+            "residual": True,
+            "learning_rate": 4e-3,
+        },
+        "paper": {
+            "widths": [128, 512, 1024, 2048, 1024, 512, 128],
+            "activation": "relu",
+            "aggregation": "mean",
+            "residual": False,
+            "learning_rate": 3e-4,
+        },
+    }
+
+    def __init__(
+        self,
+        task: Task | dict[str, Any],
+        *,
+        preset: str = "compact",
+        widths: list[int] | None = None,
+        activation: str | None = None,
+        aggregation: str | None = None,
+        residual: bool | None = None,
+        **training: Any,
+    ) -> None:
+        super().__init__(
+            task,
+            preset=preset,
+            architecture={
+                "widths": widths,
+                "activation": activation,
+                "aggregation": aggregation,
+                "residual": residual,
+            },
+            **training,
+        )
+        options = self.options
+        chosen = options["widths"]
+        if not chosen or min(chosen) < 1:
+            raise InputError(f"widths of gcn must be positive numbers, not {chosen}.")
+        if options["residual"] and len(set(chosen)) > 1:
+            raise InputError(f"a residual gcn needs equal widths, not {chosen}.")
+        self.network = GraphNetwork(
+            scalar_channels(self, self.task.inputs),
+            chosen,
+            scalar_channels(self, self.task.targets),
+            self._family.shells(count=1)[1].size,
+            options["activation"],
+            options["aggregation"],
+            options["residual"],
+        )
+
+    def predict(self, fields: dict[str, Tensor], lattice: Lattice) -> dict[str, Tensor]:
+        """Map standardized inputs to standardized targets."""
+        found = self.network(join_scalars(fields, self.task.inputs), lattice)
+        return split_scalars(found, self.task.targets, lattice)
+
+    @property
+    def receptive_radius(self) -> float:
+        """One bond length a layer."""
+        return float(len(self.options["widths"]) + 1)

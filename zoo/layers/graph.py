@@ -1,0 +1,205 @@
+"""Graph convolution over nearest neighbours, and the neighbour sum it rests on.
+
+The sum over neighbours is its own adjoint (if j is a neighbour of i, then i is one of j), so the
+backward pass is the forward kernel again and no index is ever scattered to. In float32 on a CPU
+the kernel is torch's embedding bag, which reads each neighbour's row once and writes each sum
+once: half the time of four rolls on the square lattice, a quarter of gather-and-scatter. Other
+types and devices use :meth:`Lattice.neighbour_sum`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from latticezoo.symmetry.errors import unknown
+from latticezoo.symmetry.lattices import Lattice
+
+AGGREGATIONS = ("mean", "sum")
+
+#: Rows that one pass of :meth:`NeighbourLinear.infer` handles, so that they stay in the cache.
+TILE = 2048
+
+
+@lru_cache(maxsize=8)
+def bag_table(lattice: Lattice, copies: int) -> Tensor:
+    """Rows of the nearest neighbours when ``copies`` configurations are stacked.
+
+    Returns:
+        ``[copies · sites, neighbours]``, int32.
+    """
+    table = lattice.neighbours(1)
+    first = torch.arange(copies)[:, None, None] * lattice.n_sites
+    return (table + first).reshape(-1, table.shape[1]).int()
+
+
+def bag_sum(rows: Tensor, table: Tensor) -> Tensor:
+    """Sums of rows: ``result[i] = Σ_k rows[table[i, k]]``, float32 on the CPU.
+
+    Args:
+        rows: ``[M, C]``.
+        table: ``[m, k]``, int32.
+
+    Returns:
+        ``[m, C]``.
+    """
+    bags, size = table.shape
+    offsets = torch.arange(0, bags * size, size, dtype=table.dtype)
+    # Detached: for a tensor that requires gradients torch takes a slower kernel.
+    return torch.embedding_bag(rows.detach(), table.reshape(-1), offsets)[0]
+
+
+def bags_serve(values: Tensor) -> bool:
+    """Whether :func:`bag_sum` has a fast kernel for such values."""
+    return values.device.type == "cpu" and values.dtype == torch.float32
+
+
+class _NeighbourSum(torch.autograd.Function):
+    @staticmethod
+    def forward(values: Tensor, lattice: Lattice) -> Tensor:
+        if not bags_serve(values):
+            return lattice.neighbour_sum(values)
+        rows = values.reshape(-1, values.shape[-1])
+        return bag_sum(rows, bag_table(lattice, len(values))).view(values.shape)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.lattice = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return _NeighbourSum.apply(grad.contiguous(), ctx.lattice), None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:  # type: ignore[override]
+        return _NeighbourSum.apply(tangent, ctx.lattice)
+
+
+def neighbour_sum(values: Tensor, lattice: Lattice) -> Tensor:
+    """Sum over the nearest neighbours of every site, differentiable any number of times.
+
+    Args:
+        values: ``[batch, sites, C]``.
+        lattice: Any torus.
+
+    Returns:
+        ``[batch, sites, C]``.
+    """
+    return _NeighbourSum.apply(values, lattice)
+
+
+class NeighbourLinear(nn.Module):
+    r"""Graph convolution with one matrix for the site and one for all its neighbours.
+
+    .. math::
+        m_i = W_\mathrm{self} h_i + W_\mathrm{nn} \sum_{j \in NN(i)} h_j + b
+
+    with the sum divided by the number of neighbours when ``aggregation="mean"`` (GNN force-field
+    paper, Eqs. 15 and 17; the authors' code takes the mean).
+
+    Args:
+        in_channels: Channels that go in.
+        out_channels: Channels that come out.
+        aggregation: ``"mean"`` or ``"sum"``.
+        gain: Size of the initial weights in units of 1/√fan-in. With the plain sum the fan-in
+            counts the site and its neighbours (five inputs a channel on the square lattice), so
+            that values keep their size from layer to layer; with the mean it counts two.
+        neighbours: Number of nearest neighbours of a site.
+
+    Shapes:
+        - input ``[batch, sites, in_channels]``
+        - output ``[batch, sites, out_channels]``
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        aggregation: str = "mean",
+        gain: float = 1.0,
+        neighbours: int = 4,
+    ) -> None:
+        super().__init__()
+        if aggregation not in AGGREGATIONS:
+            raise unknown("aggregation", aggregation, AGGREGATIONS)
+        self.aggregation, self.neighbours = aggregation, neighbours
+        self.weight_self = nn.Parameter(torch.empty(out_channels, in_channels))
+        self.weight_neighbours = nn.Parameter(torch.empty(out_channels, in_channels))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        fan_in = in_channels * (2 if aggregation == "mean" else 1 + neighbours)
+        for weight in (self.weight_self, self.weight_neighbours):
+            nn.init.normal_(weight, std=gain / math.sqrt(fan_in))
+
+    @property
+    def in_channels(self) -> int:
+        """Channels that go in."""
+        return self.weight_self.shape[1]
+
+    @property
+    def out_channels(self) -> int:
+        """Channels that come out."""
+        return self.weight_self.shape[0]
+
+    @property
+    def narrows(self) -> bool:
+        """Whether fewer channels come out than go in; the sum is then taken on that side."""
+        return self.out_channels < self.in_channels
+
+    def extra_repr(self) -> str:
+        """Sizes and aggregation."""
+        return f"{self.in_channels}, {self.out_channels}, aggregation={self.aggregation!r}"
+
+    def _neighbour_matrix(self) -> Tensor:
+        if self.aggregation == "mean":
+            return self.weight_neighbours / self.neighbours
+        return self.weight_neighbours
+
+    def forward(self, values: Tensor, lattice: Lattice) -> Tensor:
+        """Apply the layer; shapes as above."""
+        matrix = self._neighbour_matrix()
+        own = F.linear(values, self.weight_self, self.bias)
+        if self.narrows:
+            return own + neighbour_sum(F.linear(values, matrix), lattice)
+        # One matrix product added in place onto the other: no third array is read or written.
+        around = neighbour_sum(values, lattice)
+        total = torch.addmm(own.flatten(0, -2), around.flatten(0, -2), matrix.t())
+        return total.view(own.shape)
+
+    def infer(
+        self,
+        rows: Tensor,
+        table: Tensor,
+        then: Callable[[Tensor, slice], Tensor] | None = None,
+        width: int | None = None,
+    ) -> Tensor:
+        """Apply the layer without gradients, tile by tile, each tile staying in the cache.
+
+        Args:
+            rows: Stacked configurations ``[M, in_channels]``, float32 on the CPU.
+            table: Neighbours as given by :func:`bag_table`.
+            then: What follows the layer, on the rows of one tile; it may overwrite its input.
+            width: Number of channels that ``then`` gives; as many as it gets by default.
+
+        Returns:
+            ``[M, width]``, the same numbers as :meth:`forward` up to rounding.
+        """
+        matrix, own = self._neighbour_matrix().t(), self.weight_self.t()
+        sources, whole = rows, len(table)
+        if self.narrows:
+            sources = rows @ matrix
+        result = rows.new_empty(whole, width or self.out_channels)
+        for start in range(0, whole, TILE):
+            tile = slice(start, min(start + TILE, whole))
+            around = bag_sum(sources, table[tile])
+            if self.narrows:
+                part = torch.addmm(self.bias, rows[tile], own).add_(around)
+            else:
+                part = torch.addmm(self.bias, rows[tile], own).addmm_(around, matrix)
+            result[tile] = part if then is None else then(part, tile)
+        return result

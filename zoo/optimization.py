@@ -1,0 +1,86 @@
+"""Optimizer and learning-rate schedule, the same for every network of a comparison."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import nn
+from torch.optim import Adam, AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+
+from latticezoo.symmetry.errors import InputError, unknown
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "adamw": AdamW}
+SCHEDULES = ("cosine", "plateau", "constant")
+
+#: Defaults of the training options, where a preset does not say otherwise.
+TRAINING_DEFAULTS: dict[str, Any] = {
+    "learning_rate": 3e-3,
+    "optimizer": "adam",
+    "weight_decay": 0.0,
+    "schedule": "cosine",
+    "warmup": 50,
+    "ema": 0.0,
+}
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Check the training options.
+
+    Raises:
+        InputError: Naming the option, its value and what is accepted.
+    """
+    if options["optimizer"] not in OPTIMIZERS:
+        raise unknown("optimizer", options["optimizer"], OPTIMIZERS)
+    if options["schedule"] not in SCHEDULES:
+        raise unknown("schedule", options["schedule"], SCHEDULES)
+    if not 0 < options["learning_rate"] < math.inf:
+        raise InputError(f"learning_rate must be positive, not {options['learning_rate']}.")
+    if not 0 <= options["weight_decay"] < math.inf:
+        raise InputError(f"weight_decay must be 0 or more, not {options['weight_decay']}.")
+    if options["warmup"] < 0:
+        raise InputError(f"warmup must be 0 steps or more, not {options['warmup']}.")
+    if not 0 <= options["ema"] < 1:
+        raise InputError(
+            f"ema is a decay per step of at least 0 (off) and below 1, not {options['ema']}."
+        )
+
+
+def make_optimizer(
+    parameters: Iterable[nn.Parameter], options: Mapping[str, Any], steps: float
+) -> dict[str, Any]:
+    """Build what ``configure_optimizers`` returns.
+
+    Args:
+        parameters: To be trained.
+        options: Checked training options.
+        steps: Number of optimizer steps that the trainer plans; infinite when it is bounded by
+            time alone, and then the cosine stays at its top (the trainer's clock may lower it).
+
+    Returns:
+        Optimizer and schedule in Lightning's form.
+    """
+    optimizer = OPTIMIZERS[options["optimizer"]](
+        parameters, lr=options["learning_rate"], weight_decay=options["weight_decay"]
+    )
+    if options["schedule"] == "plateau":
+        # Factor and patience of the authors' code (Holstein sheet, section 9).
+        scheduler = ReduceLROnPlateau(optimizer, factor=0.85, patience=5)
+        plateau = {"scheduler": scheduler, "monitor": "val/rmse", "interval": "epoch"}
+        return {"optimizer": optimizer, "lr_scheduler": plateau}
+    warmup = min(options["warmup"], steps / 10)
+    decays = options["schedule"] == "cosine" and math.isfinite(steps)
+
+    def factor(step: int) -> float:
+        rising = min(1.0, (step + 1) / (warmup + 1))
+        return rising * (cosine(step / max(steps, 1)) if decays else 1.0)
+
+    schedule = {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}
+    return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+
+def cosine(progress: float) -> float:
+    """Half a cosine from 1 to 0 as progress goes from 0 to 1."""
+    return 0.5 * (1.0 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))

@@ -1,0 +1,284 @@
+"""Pretrained networks: weights that can be checked before they are believed.
+
+A card is a folder with
+
+* ``config.json``: which network (by registry name, never an import path), its task and options,
+  the version of the representation conventions, and the sha256 of the other files;
+* ``model.safetensors``: parameters and buffers, the standardization among them;
+* ``golden.safetensors``: inputs, and the outputs that these weights gave for them.
+
+Nothing is unpickled, and nothing is parsed before its hash has been checked. This module reads;
+:mod:`latticezoo.training` writes the folders, from :func:`model_config`, :func:`weights_bytes` and
+:func:`golden_bytes`, which only compute.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import importlib.resources
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latticezoo.symmetry.errors import InputError, unknown
+from latticezoo.symmetry.groups import CONVENTION_VERSION
+from latticezoo.symmetry.lattices import Lattice
+from latticezoo.zoo.base import ZooModel
+
+FORMAT = "latticezoo-weights-1"
+CONFIG, WEIGHTS, GOLDEN = "config.json", "model.safetensors", "golden.safetensors"
+
+#: Keys that a config.json must have, and may have.
+REQUIRED_KEYS = frozenset({"format", "convention_version", "model", "task", "options", "sha256"})
+ALLOWED_KEYS = REQUIRED_KEYS | {"statistics", "golden_lattice", "parameters", "library_version"}
+
+#: Largest deviation from the golden outputs, as a share of the largest of them.
+GOLDEN_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}
+
+_NAME = re.compile(r"[a-z0-9_]+(?:\.[a-z0-9_]+)*")
+_LOCAL = "local-dir:"
+
+
+def list_pretrained(pattern: str = "*") -> list[str]:
+    """Names of the networks that come with the library and match a pattern, sorted."""
+    folder = importlib.resources.files("latticezoo.model_cards")
+    names = [entry.name for entry in folder.iterdir() if entry.joinpath(CONFIG).is_file()]
+    return sorted(fnmatch.filter(names, pattern))
+
+
+def load_pretrained(
+    name: str | Path,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> ZooModel:
+    """Load a network with its weights, in eval mode.
+
+    Args:
+        name: One of :func:`list_pretrained`, such as ``"gcn.holstein_weak"``; or a folder, as a
+            path or as ``"local-dir:PATH"``.
+        device: Where the network shall be; the CPU by default.
+        dtype: Its floating-point type; that of the saved weights by default.
+
+    Returns:
+        The network.
+
+    Raises:
+        InputError: For an unknown name, a missing or unreadable file, a hash that differs, a model
+            or option that is unknown, other representation conventions, or weights that do not
+            fit. The sentence says which.
+    """
+    folder = card_folder(name)
+    config = read_config(folder)
+    weights = _read_tensors(folder, WEIGHTS, config)
+    try:
+        network = ZooModel.from_config(config)
+    except (TypeError, KeyError) as error:
+        raise InputError(f"{folder / CONFIG} describes no network: {error}.") from error
+    own = network.state_dict()
+    for key in sorted({*own, *weights}):
+        if key not in own or key not in weights or own[key].shape != weights[key].shape:
+            raise InputError(
+                f"the weights in {folder} do not fit the network {config['model']!r}: {key!r} "
+                "is missing, unexpected, or of another shape."
+            )
+    saved = next((value.dtype for value in weights.values() if value.is_floating_point()), None)
+    network = network.to(dtype=saved)
+    network.load_state_dict(weights)
+    return network.to(device=device, dtype=dtype).eval()
+
+
+def check_golden(name: str | Path) -> float:
+    """Compare a network's outputs with those that were saved beside its weights.
+
+    Args:
+        name: As :func:`load_pretrained`.
+
+    Returns:
+        The largest deviation as a share of the largest output.
+
+    Raises:
+        InputError: As :func:`load_pretrained`; when the golden file is missing or damaged, or the
+            outputs differ by more than rounding.
+    """
+    network = load_pretrained(name)
+    folder = card_folder(name)
+    config = read_config(folder)
+    if GOLDEN not in config["sha256"] or "golden_lattice" not in config:
+        raise InputError(f"{folder} has no golden outputs to compare with.")
+    tensors = _read_tensors(folder, GOLDEN, config)
+    lattice = Lattice.parse(config["golden_lattice"])
+    dtype = next(network.parameters()).dtype
+    fields, expected = (
+        {
+            key.removeprefix(prefix): value.to(dtype)
+            for key, value in tensors.items()
+            if key.startswith(prefix)
+        }
+        for prefix in ("inputs/", "targets/")
+    )
+    missing = [field.name for field in network.task.targets if field.name not in expected]
+    if missing:
+        raise InputError(f"the golden outputs in {folder} lack {', '.join(missing)}.")
+    with torch.no_grad():
+        found = network(fields, lattice)
+    worst = max(
+        float((found[key] - value).abs().max() / value.abs().max().clamp(min=1e-30))
+        for key, value in expected.items()
+    )
+    if not worst <= GOLDEN_TOLERANCE[dtype]:
+        raise InputError(
+            f"the network in {folder} does not reproduce its golden outputs: it deviates by "
+            f"{worst:.1e} of the largest."
+        )
+    return worst
+
+
+# ---- reading -----------------------------------------------------------------------------------
+
+
+def card_folder(name: str | Path) -> Path:
+    """The folder that a name stands for.
+
+    Raises:
+        InputError: For an unknown name, with the nearest ones, or a folder that is not there.
+    """
+    if isinstance(name, str):
+        if name.startswith(_LOCAL):
+            return _existing(Path(name.removeprefix(_LOCAL)))
+        if _NAME.fullmatch(name):
+            folder = Path(str(importlib.resources.files("latticezoo.model_cards"))) / name
+            if (folder / CONFIG).is_file():
+                return folder
+            raise unknown("pretrained model", name, list_pretrained())
+    return _existing(Path(name))
+
+
+def _existing(folder: Path) -> Path:
+    if not (folder / CONFIG).is_file():
+        raise InputError(f"{str(folder)!r} is not a folder with pretrained weights: no {CONFIG}.")
+    return folder
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read and check a config.json: keys, format, conventions, file names.
+
+    Raises:
+        InputError: Naming what is wrong.
+    """
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} cannot be read as JSON; it is damaged.") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise InputError(f"{path} is not in the format {FORMAT!r}.")
+    missing, extra = sorted(REQUIRED_KEYS - set(config)), sorted(set(config) - ALLOWED_KEYS)
+    if missing:
+        raise InputError(f"{path} lacks {', '.join(missing)}.")
+    if extra:
+        raise InputError(f"{path} has keys that are not allowed: {', '.join(extra)}.")
+    if config["convention_version"] != CONVENTION_VERSION:
+        raise InputError(
+            f"{path} uses version {config['convention_version']} of the representation "
+            f"conventions, but this library uses version {CONVENTION_VERSION}."
+        )
+    hashes = config["sha256"]
+    if not isinstance(hashes, dict) or not {WEIGHTS} <= set(hashes) <= {WEIGHTS, GOLDEN}:
+        raise InputError(f"{path} must give the sha256 of {WEIGHTS} and at most {GOLDEN}.")
+    if not isinstance(config["model"], str) or not isinstance(config["options"], dict):
+        raise InputError(f"{path} must name its model and give its options as a table.")
+    return config
+
+
+def _read_tensors(folder: Path, file: str, config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Read a safetensors file whose hash is right.
+
+    Raises:
+        InputError: When it is missing, was changed, or is no safetensors file.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    path = folder / file
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+    if hashlib.sha256(data).hexdigest() != config["sha256"][file]:
+        raise InputError(
+            f"{path} is not the file that {CONFIG} describes (its sha256 differs); it was changed "
+            "or cut off."
+        )
+    try:
+        return load(data)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise InputError(f"{path} is not a safetensors file.") from error
+
+
+# ---- what the writing side needs ---------------------------------------------------------------
+
+
+def weights_bytes(network: ZooModel) -> bytes:
+    """Parameters and persistent buffers of a network in the safetensors format."""
+    from safetensors.torch import save
+
+    state = network.state_dict()
+    return save({key: value.detach().cpu().contiguous() for key, value in state.items()})
+
+
+def golden_bytes(network: ZooModel, fields: Mapping[str, Tensor], lattice: Lattice) -> bytes:
+    """Inputs and the network's outputs for them in the safetensors format.
+
+    Args:
+        network: With the weights that are saved beside it.
+        fields: Inputs, a few configurations of a small lattice.
+        lattice: That lattice.
+    """
+    from safetensors.torch import save
+
+    network = network.cpu().eval()
+    dtype = next(network.parameters()).dtype
+    inputs = {name: values.detach().cpu().to(dtype) for name, values in fields.items()}
+    with torch.no_grad():
+        outputs = network(inputs, lattice)
+    tensors = {f"inputs/{name}": values.contiguous() for name, values in inputs.items()}
+    tensors |= {f"targets/{name}": values.contiguous() for name, values in outputs.items()}
+    return save(tensors)
+
+
+def model_config(
+    network: ZooModel, weights: bytes, golden: bytes | None = None, lattice: Lattice | None = None
+) -> dict[str, Any]:
+    """What goes into config.json.
+
+    Args:
+        network: The network.
+        weights: As given by :func:`weights_bytes`.
+        golden: As given by :func:`golden_bytes`.
+        lattice: The lattice of the golden inputs.
+
+    Returns:
+        Plain values, for JSON.
+    """
+    files = {WEIGHTS: weights} | ({} if golden is None else {GOLDEN: golden})
+    config = {
+        "format": FORMAT,
+        "convention_version": CONVENTION_VERSION,
+        **network.config(),
+        "parameters": sum(value.numel() for value in network.parameters()),
+        "statistics": {
+            "inputs": network.input_scaling.to_dict(),
+            "targets": network.target_scaling.to_dict(),
+        },
+        "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+    }
+    if lattice is not None:
+        config["golden_lattice"] = str(lattice)
+    return config

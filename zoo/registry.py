@@ -1,0 +1,131 @@
+"""Which networks there are, by name.
+
+Members of the library stand in a table, so that they can be listed without importing torch; the
+decorator binds a class to its name, and adds networks that live outside the library::
+
+    @register("my_network")
+    class MyNetwork(ZooModel): ...
+
+    create_model("my_network", task, width=32)
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from latticezoo.symmetry.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from latticezoo.symmetry.tasks import Task
+    from latticezoo.zoo.base import ZooModel
+
+    _Class = TypeVar("_Class", bound=type[ZooModel])
+
+
+class Member(NamedTuple):
+    """Where a network of the library is defined, and what it is in a few words."""
+
+    module: str
+    class_name: str
+    summary: str
+
+
+#: Networks of the library by registry name.
+MEMBERS: dict[str, Member] = {
+    "descriptor_mlp": Member(
+        "latticezoo.zoo.descriptor_mlp",
+        "DescriptorMLP",
+        "symmetry-invariant features of the surroundings, then a multilayer perceptron",
+    ),
+    "gcn": Member(
+        "latticezoo.zoo.gcn",
+        "GCN",
+        "graph convolutions over nearest neighbours, direct output",
+    ),
+}
+
+_registered: dict[str, type[ZooModel]] = {}
+
+
+def register(name: str) -> Callable[[_Class], _Class]:
+    """Class decorator: make a network available under a snake_case name.
+
+    Raises:
+        InputError: When another class has the name, or it is not snake_case.
+    """
+    if not (name.isidentifier() and name == name.lower()):
+        raise InputError(f"model name {name!r} must be in snake_case, such as 'my_network'.")
+
+    def decorate(cls: _Class) -> _Class:
+        member, other = MEMBERS.get(name), _registered.get(name)
+        taken = member is not None and (cls.__module__, cls.__name__) != member[:2]
+        if taken or (other is not None and other.__qualname__ != cls.__qualname__):
+            raise InputError(f"model name {name!r} is taken; choose another.")
+        cls.registry_name = name
+        _registered[name] = cls
+        return cls
+
+    return decorate
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of all networks that match a pattern with ``*`` and ``?``, sorted."""
+    return sorted(fnmatch.filter({*MEMBERS, *_registered}, pattern))
+
+
+def model_class(name: str) -> type[ZooModel]:
+    """The class of a network.
+
+    Args:
+        name: Registry name (``"gcn"``) or class name (``"GCN"``).
+
+    Raises:
+        InputError: For an unknown name, with the nearest known ones.
+    """
+    if name in _registered:
+        return _registered[name]
+    for key, member in MEMBERS.items():
+        if name in (key, member.class_name):
+            return getattr(importlib.import_module(member.module), member.class_name)
+    for cls in _registered.values():
+        if cls.__name__ == name:
+            return cls
+    raise unknown("model", name, list_models())
+
+
+def option_names(cls: type[ZooModel]) -> list[str]:
+    """Names of all options of a network, those of training included."""
+    names: list[str] = []
+    for base in cls.__mro__:
+        if "__init__" not in vars(base) or not hasattr(base, "presets"):
+            continue
+        parameters = inspect.signature(base.__init__).parameters.values()
+        names += [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    return sorted(set(names) - {"architecture"})
+
+
+def create_model(name: str, task: Task | Mapping[str, Any], **options: Any) -> ZooModel:
+    """Build a network for a task.
+
+    Args:
+        name: Registry or class name.
+        task: What it shall learn, or that as plain values.
+        **options: The network's own options and those of training; ``preset`` chooses a set of
+            values for all that are not given.
+
+    Returns:
+        The network, in train mode, with random weights.
+
+    Raises:
+        InputError: For an unknown model, preset or option, or a task that the model cannot serve.
+    """
+    cls = model_class(name)
+    known = option_names(cls)
+    for option in options:
+        if option not in known:
+            raise unknown(f"option of {cls.registry_name}", option, known)
+    return cls(task, **options)
