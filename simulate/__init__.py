@@ -1,0 +1,40 @@
+"""Hamiltonians, exact solvers, dynamics, observers, trajectories.
+
+Names load on first use: importing this package costs nothing.
+
+    >>> from latticezoo.simulate import Langevin, preset, simulate
+"""
+
+from latticezoo.symmetry.lazy import lazy_names
+
+_HOMES = {
+    "Brownian": "dynamics.brownian",
+    "Checkpoint": "checkpoint",
+    "CorrelationFunction": "observers",
+    "CorrelationLength": "observers",
+    "Energy": "observers",
+    "ForceField": "forcefield",
+    "FunctionObserver": "observers",
+    "Holstein": "systems.holstein",
+    "KineticTemperature": "observers",
+    "Langevin": "dynamics.langevin",
+    "LearnedForceField": "forcefield",
+    "OrderParameter": "observers",
+    "Ramp": "dynamics.schedule",
+    "Result": "run",
+    "State": "state",
+    "StructureFactor": "observers",
+    "System": "forcefield",
+    "TimeAverage": "observers",
+    "Trajectory": "trajectory",
+    "create_system": "systems",
+    "list_systems": "systems",
+    "open_trajectory": "trajectory",
+    "preset": "systems.holstein",
+    "random_start": "initial:random",
+    "simulate": "run",
+    "staggered_start": "initial:staggered",
+    "thermal_start": "initial:thermal",
+}
+__all__ = sorted(_HOMES)
+__getattr__ = lazy_names(__name__, _HOMES)

@@ -50,3 +50,27 @@ def test_every_package_folder_is_listed_in_the_project_file():
     }
     assert set(project["package-dir"].values()) == folders
     assert set(project["packages"]) == set(project["package-dir"])
+
+
+def test_public_names_of_the_packages_exist():
+    import importlib
+
+    for name in ("symmetry", "simulate", "datasets", "zoo"):
+        package = importlib.import_module(f"latticezoo.{name}")
+        assert package.__all__
+        for public in package.__all__:
+            assert getattr(package, public) is not None
+
+
+def test_importing_a_package_loads_no_heavy_library():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; import latticezoo.symmetry, latticezoo.simulate, latticezoo.zoo, "
+        "latticezoo.datasets, latticezoo.training.cli\n"
+        "print([m for m in ('torch', 'e3nn', 'pytorch_lightning', 'matplotlib', 'h5py') "
+        "if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
