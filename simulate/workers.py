@@ -36,16 +36,17 @@ class Workers:
 
     def map(
         self,
-        function: Callable[..., Any],
+        function: Callable[..., Sequence[Any]],
         items: Sequence[Any],
         common: tuple[Any, ...] = (),
         *,
         count: int,
     ) -> list[Any]:
-        """Results ``function(item, *common)`` in the order of the items.
+        """Results of all items, in their order.
 
         Args:
-            function: A function of a module (workers import it by name).
+            function: Called as ``function(some_items, *common)``, returns their results. It must
+                be a function of a module: workers import it by name.
             items: Anything that pickles.
             common: Further arguments, the same for all; sent only when they change.
             count: Number of processes.
@@ -166,7 +167,7 @@ def _serve(descriptor: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     connection = Connection(descriptor)
-    function: Callable[..., Any] | None = None
+    function: Callable[..., Sequence[Any]] | None = None
     common: tuple[Any, ...] = ()
     while True:
         try:
@@ -177,7 +178,7 @@ def _serve(descriptor: int) -> None:
             if shared:
                 function, common = pickle.loads(shared)
             assert function is not None
-            answer: tuple[bool, Any] = (True, [function(item, *common) for item in items])
+            answer: tuple[bool, Any] = (True, list(function(items, *common)))
         except Exception as error:
             answer = (False, error)
         try:

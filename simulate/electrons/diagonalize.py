@@ -25,7 +25,7 @@ from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from latticezoo.simulate.electrons.fermi import Filling, check_ensemble, fill
-from latticezoo.simulate.electrons.lapack import Solution, solve, solve_matrix
+from latticezoo.simulate.electrons.lapack import Solution, solve_diagonals, solve_matrices
 from latticezoo.simulate.workers import pool
 from latticezoo.symmetry.errors import InputError, unknown
 
@@ -142,14 +142,14 @@ def _solve_by_lapack(
     function: Any
     if diagonal is not None:
         items = list(diagonal.detach().double().cpu().numpy())
-        function, common = solve, (matrices, *filling)
+        function, common = solve_diagonals, (matrices, *filling)
     else:
         items = [matrices] if sparse.issparse(h) or h.ndim == 2 else list(matrices)
-        function, common = solve_matrix, filling
+        function, common = solve_matrices, filling
     if workers > 1 and len(items) > 1:
         return pool().map(function, items, common, count=workers)
     with _controller().limit(limits=1, user_api="blas"):
-        return [function(item, *common) for item in items]
+        return function(items, *common)
 
 
 @cache

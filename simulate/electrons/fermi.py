@@ -149,7 +149,8 @@ def chemical_potential(levels: Array, temperature: float, n_electrons: float) ->
         new = mu - temperature * excess / slope
         if not low <= new <= high:
             new = 0.5 * (low + high)
-        if abs(new - mu) <= 2e-16 * max(abs(new), temperature) or high <= low:
+        # Newton's error is about the square of its last step in units of T.
+        if abs(new - mu) <= 1e-9 * temperature or high <= low:
             return new
         mu = new
     return mu

@@ -49,8 +49,8 @@ class Holstein(System):
         kappa: Coupling of neighbouring displacements; positive favours opposite signs.
         t: Nearest-neighbour hopping, the unit of energy.
         temperature: Temperature of the electrons, T ≥ 0 (k_B = 1).
-        filling: Electrons per site in (0, 1), fixed at every configuration; not used when
-        chemical_potential: is given, which is then fixed instead.
+        filling: Electrons per site in (0, 1), fixed at every configuration.
+        chemical_potential: When given, it is fixed at every configuration instead of the filling.
         mass: Mass m of a site.
         damping: Friction coefficient γ of Langevin dynamics; the friction rate is γ/m.
         workers: Processes that share a batch on the CPU. No result depends on it.
@@ -211,8 +211,7 @@ class Holstein(System):
     def elastic_energy(self, fields: Fields, lattice: Lattice) -> Tensor:
         """Σ k Q²/2 + κ Σ_<ij> Q_i Q_j, ``[B]``, float64."""
         self.check(fields, lattice)
-        Q = fields["Q"].double()
-        return _sums((0.5 * self.k) * (Q * Q) + (0.5 * self.kappa) * (Q * _around(Q, lattice)))
+        return _sums(self._elastic_density(fields["Q"].double(), lattice))
 
     def labels(self, fields: Fields, lattice: Lattice) -> dict[str, Tensor]:
         """Everything a network can be trained on, from one diagonalization; float64.
@@ -336,7 +335,10 @@ class Holstein(System):
     def _potential(self, state: ThermalState, Q: Tensor, lattice: Lattice) -> Tensor:
         fixed_mu = self.chemical_potential is not None
         electronic = state.grand_potential if fixed_mu else state.free_energy
-        return electronic + (0.5 * self.g) * _sums(Q) + self.elastic_energy({"Q": Q}, lattice)
+        return electronic + _sums((0.5 * self.g) * Q + self._elastic_density(Q, lattice))
+
+    def _elastic_density(self, Q: Tensor, lattice: Lattice) -> Tensor:
+        return (0.5 * self.k) * (Q * Q) + (0.5 * self.kappa) * (Q * _around(Q, lattice))
 
 
 def _around(Q: Tensor, lattice: Lattice) -> Tensor:

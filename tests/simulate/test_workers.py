@@ -6,10 +6,14 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from latticezoo.simulate.workers import WorkerError, Workers
+
+# What workers import by name: numpy's functions act on whole lists.
 
 
 @pytest.fixture
@@ -35,42 +39,43 @@ def wait_until_gone(pids, seconds=20):
 
 
 def test_results_come_in_order_and_processes_are_reused(workers):
-    assert workers.map(pow, list(range(37)), (2,), count=2) == [n**2 for n in range(37)]
+    assert workers.map(np.power, list(range(37)), (2,), count=2) == [n**2 for n in range(37)]
     pids = workers.pids
     assert len(pids) == 2
     assert os.getpid() not in pids
-    assert workers.map(pow, [1, 2, 3], (3,), count=2) == [1, 8, 27]
-    assert workers.map(abs, [-1], count=2) == [1]
+    assert workers.map(np.power, [1, 2, 3], (3,), count=2) == [1, 8, 27]
+    assert workers.map(np.abs, [-1], count=2) == [1]
     assert workers.pids == pids
-    assert set(workers.map(os.getenv, ["OMP_NUM_THREADS", "MKL_NUM_THREADS"], count=2)) == {"1"}
+    for pid in pids:
+        environment = Path(f"/proc/{pid}/environ").read_text().split("\0")
+        assert "OMP_NUM_THREADS=1" in environment
+        assert "OPENBLAS_NUM_THREADS=1" in environment
     workers.close()
     assert wait_until_gone(pids)
 
 
 def test_an_error_in_a_worker_reaches_the_caller(workers):
-    with pytest.raises(ZeroDivisionError):
-        workers.map(pow, [1, 0, 2], (-1,), count=2)
-    assert workers.map(pow, [1, 2], (2,), count=2) == [1, 4]
+    with pytest.raises(np.linalg.LinAlgError, match="Singular"):
+        workers.map(np.linalg.inv, [np.eye(2), np.zeros((2, 2))], count=2)
+    assert workers.map(np.power, [1, 2], (2,), count=2) == [1, 4]
 
 
 def test_a_worker_that_dies_is_reported_and_replaced(workers):
-    with pytest.raises(WorkerError, match="ended with status 3"):
-        workers.map(os._exit, [3, 3], count=2)
-    workers.map(abs, [1, 2], count=2)
+    workers.map(np.abs, [1, 2], count=2)
     first = workers.pids[0]
     os.kill(first, signal.SIGKILL)
     assert wait_until_gone([first])
     with pytest.raises(WorkerError, match="ended with status -9"):
-        workers.map(abs, [1, 2], count=2)
-    assert workers.map(abs, [-1, -2], count=2) == [1, 2]
+        workers.map(np.abs, [1, 2], count=2)
+    assert workers.map(np.abs, [-1, -2], count=2) == [1, 2]
 
 
 def test_workers_leave_signals_to_their_parent(workers):
-    workers.map(abs, [1, 2], count=2)
+    workers.map(np.abs, [1, 2], count=2)
     for pid in workers.pids:
         os.kill(pid, signal.SIGINT)
         os.kill(pid, signal.SIGTERM)
-    assert workers.map(abs, [-1, -2], count=2) == [1, 2]
+    assert workers.map(np.abs, [-1, -2], count=2) == [1, 2]
 
 
 @pytest.mark.parametrize("end", ["kill", "exit"])
@@ -79,7 +84,7 @@ def test_workers_end_with_their_parent(end):
     script = textwrap.dedent("""
         import sys
         from latticezoo.simulate.workers import pool
-        pool().map(abs, [1, 2], count=2)
+        pool().map(sorted, [1, 2], count=2)
         print(*pool().pids, flush=True)
         sys.stdin.read()
     """)
