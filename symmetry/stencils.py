@@ -23,8 +23,8 @@ square, shells 1–8      45  7×7                    19 /  68              15 /
 ====================  ====  ===  ==========================  ====================
 
 Rolling the torus once per offset took as long as the gather on 64×64 or longer. Without gradients
-the gather goes through the sites in chunks that stay in the cache, which takes a third to a half
-of the time at once for the five taps on 256×256. Hence the rule behind
+the gather goes through the sites in chunks that stay in the cache, in about half the time for the
+five taps on 256×256. Hence the rule behind
 :attr:`EquivariantLinear.path`. ``benchmarks/stencil_paths.py`` measures it again.
 """
 
