@@ -74,29 +74,6 @@ def offset_permutations(group: FiniteGroup, shells: Sequence[Shell]) -> np.ndarr
     return np.concatenate(parts, axis=1)
 
 
-def orthonormal_range(projector: np.ndarray) -> np.ndarray:
-    """Orthonormal basis of the range of an orthogonal projector, chosen deterministically.
-
-    Pivoted Gram–Schmidt on the columns: always the column with the largest remainder, the first
-    of equal ones, with a positive pivot. Remainders of group projectors come in few discrete
-    values, so rounding does not change the choice: saved networks depend on it.
-
-    Args:
-        projector: ``[n, n]``, symmetric and idempotent.
-
-    Returns:
-        ``[rank, n]``.
-    """
-    remainder, rows = np.array(projector, dtype=float), []
-    for _ in range(round(float(np.trace(projector)))):
-        size = np.diagonal(remainder)
-        pivot = int(np.argmax(size > size.max() - _TOLERANCE))
-        row = remainder[:, pivot] / np.sqrt(remainder[pivot, pivot])
-        rows.append(row)
-        remainder = remainder - np.outer(row, row)
-    return np.array(rows).reshape(len(rows), len(projector))
-
-
 # ---- gathering -----------------------------------------------------------------------------------
 
 

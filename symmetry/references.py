@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from latticezoo.symmetry.groups import FiniteGroup
-from latticezoo.symmetry.neighbourhoods import orthonormal_range
+from latticezoo.symmetry.irreps import orthonormal_range
 
 _INDEPENDENT = 1e-3
 

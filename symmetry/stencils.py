@@ -41,6 +41,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latticezoo.symmetry.errors import InputError
+from latticezoo.symmetry.irreps import orthonormal_range
 from latticezoo.symmetry.lattices import Lattice, Shell
 from latticezoo.symmetry.neighbourhoods import (
     ExactBuffers,
@@ -50,7 +51,6 @@ from latticezoo.symmetry.neighbourhoods import (
     in_frames,
     neighbour_tables,
     offset_permutations,
-    orthonormal_range,
     resolve_shells,
 )
 
