@@ -83,8 +83,8 @@ def random_values(
 
         if gauge is None:
             raise ValueError(f"link field {field.name!r} needs the name of its gauge group")
-        size = (batch, lattice.n_sites, lattice.directions)
-        return internal_group(gauge).random(*size, generator=generator, dtype=dtype)
+        links = (batch, lattice.n_sites, lattice.directions)
+        return internal_group(gauge).random(*links, generator=generator, dtype=dtype)
     size = (batch, *value_shape(field, lattice, matrices=gauge == "SU2"))
     charged = (isinstance(field.internal, int) and field.internal != 0 and gauge != "Z2") or (
         field.internal == "fundamental"
