@@ -22,7 +22,7 @@ _LAZY = {
     **{member.class_name: member.module for member in MEMBERS.values()},
 }
 
-__all__ = [  # noqa: PLE0604 - names resolved lazily
+__all__ = [
     "create_model",
     "list_models",
     "model_class",

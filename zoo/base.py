@@ -159,17 +159,19 @@ class ZooModel(LightningModule):
         which input and output are odd that is [N(Q) − N(−Q)]/2. All are evaluated in one batch.
 
         Args:
-            fields: Inputs by name, in the layout of their field, physical units.
+            fields: Inputs by name, in the layout of their field, physical units. They are converted
+                to the network's floating-point type.
             lattice: Any torus of the task's family that holds the network's neighbourhood.
 
         Returns:
-            Targets by name, physical units.
+            Targets by name, physical units, in the network's floating-point type.
 
         Raises:
             InputError: For a lattice of another family or too small, a missing field, or a wrong
                 shape.
         """
         self._check_input(fields, lattice)
+        fields = {field.name: self._cast(fields[field.name]) for field in self.task.inputs}
         images = self._images()
         outputs = self.predict(self.input_scaling.normalize(self.images(fields)), lattice)
         outputs = self.target_scaling.restore(outputs)
@@ -240,14 +242,21 @@ class ZooModel(LightningModule):
             check_layout(field, fields[field.name], lattice)
         _check_size(lattice, self.required_shells, self.registry_name, self.receptive_radius)
 
+    def _cast(self, values: Tensor) -> Tensor:
+        dtype = self.dtype
+        assert isinstance(dtype, torch.dtype)
+        return values.to(dtype.to_complex() if values.is_complex() else dtype)
+
     @property
     def _family(self) -> Lattice:
         """A lattice of the family, for its groups and shells."""
         return Lattice(self.task.family, (1,) * Lattice.dimension(self.task.family))
 
     def refuse(self, reason: str) -> InputError:
-        """The error for a task that the network cannot serve."""
-        return InputError(f"{self.registry_name} cannot serve the task {self.task.name!r}: {reason}")
+        """The error for a task that the network cannot serve, to be raised at construction."""
+        return InputError(
+            f"{self.registry_name} cannot serve the task {self.task.name!r}: {reason}"
+        )
 
     # ---- standardization -----------------------------------------------------------------------
 

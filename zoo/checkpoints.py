@@ -14,6 +14,9 @@ import torch
 from latticezoo.symmetry.errors import InputError
 from latticezoo.symmetry.groups import CONVENTION_VERSION
 
+#: What torch.load raises for files that are cut off, changed or something else altogether.
+_DAMAGED = (RuntimeError, OSError, EOFError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile)
+
 if TYPE_CHECKING:
     from latticezoo.zoo.base import ZooModel
 
@@ -32,7 +35,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise InputError(f"there is no checkpoint {str(file)!r}.")
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, KeyError) as error:
+    except _DAMAGED as error:
         raise InputError(f"{str(file)!r} is damaged or not a checkpoint.") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise InputError(f"{str(file)!r} is not a checkpoint of a network.")

@@ -203,7 +203,7 @@ class DescriptorMLP(ZooModel):
         with torch.no_grad():
             for batch in batches:
                 fields = {
-                    field.name: batch["fields"][field.name].to(self.device, self.dtype)
+                    field.name: self._cast(batch["fields"][field.name].to(self.device))
                     for field in self.task.inputs
                 }
                 # Both signs where the task is odd: the network is evaluated on both.

@@ -50,6 +50,7 @@ class GraphNetwork(nn.Module):
         residual: bool,
     ) -> None:
         super().__init__()
+        activation(nonlinearity)  # an unknown name is refused here, not at the first use
         self.nonlinearity = nonlinearity
         sizes = [in_channels, *widths, out_channels]
         gains = [1.0 if residual else gain(nonlinearity)] * len(widths) + [1.0]
