@@ -102,26 +102,40 @@ class Budget(Callback):
     epochs that is. How many steps fit depends on the machine, so a run with a budget is not
     reproducible bit for bit; ``max_epochs`` is the reproducible way.
 
+    The cosine multiplies what the network's own schedule gives, such as its warm-up. It is left
+    out where that schedule is not a cosine, or knows its own end.
+
     Args:
         seconds: Training time, validation left out.
         clock: The run's stopwatch.
-        floor: Final learning rate as a share of the first.
     """
 
-    def __init__(self, seconds: float, clock: Stopwatch, floor: float = 0.0) -> None:
+    def __init__(self, seconds: float, clock: Stopwatch) -> None:
         self.budget = seconds
         self.clock = clock
-        self.floor = floor
+        self._lowers = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find out whether the network leaves the schedule to the clock."""
+        schedule = getattr(pl_module, "options", {}).get("schedule")
+        endless = not math.isfinite(trainer.estimated_stepping_batches)
+        self._lowers = schedule == "cosine" and endless
+
+    def _set_learning_rate(self, trainer: Trainer) -> None:
+        if not self._lowers:
+            return
+        factor = 0.5 * (1 + math.cos(math.pi * min(self.clock.now / self.budget, 1.0)))
+        for config in trainer.lr_scheduler_configs:
+            scheduler = config.scheduler
+            groups = scheduler.optimizer.param_groups
+            for group, rate in zip(groups, scheduler.get_last_lr(), strict=True):
+                group["lr"] = factor * rate
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Set the learning rate of the step to come."""
-        fraction = min(self.clock.now / self.budget, 1.0)
-        factor = self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * fraction))
-        for optimizer in trainer.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = factor * group.setdefault("initial_lr", group["lr"])
+        self._set_learning_rate(trainer)
 
     def on_train_batch_end(
         self,
@@ -134,6 +148,10 @@ class Budget(Callback):
         """Stop when the time is over."""
         if self.clock.now >= self.budget:
             trainer.should_stop = True
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the learning rate of the moment in the history and the checkpoint."""
+        self._set_learning_rate(trainer)
 
 
 class RunCheckpoint(Checkpoint):
@@ -208,8 +226,10 @@ class RunCheckpoint(Checkpoint):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Say in the checkpoint which network it holds, so that it can be built without options."""
-        checkpoint["latticezoo"] = {"network": pl_module.config()}
+        """Say in the checkpoint which system the labels came from."""
+        data = getattr(trainer, "datamodule", None)
+        if data is not None:
+            checkpoint["latticezoo_data"] = describe_data(data)
 
     def state_dict(self) -> dict[str, Any]:
         """Kept in the checkpoint: history, best epoch, random number generators."""
@@ -314,6 +334,15 @@ class TrainingProgress(ProgressBar):
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def describe_data(data: Any) -> dict[str, Any]:
+    """System and lattice of a data module, plain values."""
+    system = data.system
+    return {
+        "system": {"system": system.name, **getattr(system, "parameters", {})},
+        "lattice": str(data.lattice),
+    }
 
 
 def write_table(path: str | os.PathLike[str], rows: list[dict[str, float]]) -> Path:

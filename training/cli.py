@@ -50,8 +50,53 @@ class Parser(argparse.ArgumentParser):
             raise unknown("argument", unrecognized[1].split("=")[0], self._option_names())
         raise InputError(f"{self.prog}: {message}; {self.prog} --help tells more.")
 
+    def parse_with_dots(self, arguments: Sequence[str], heads: Sequence[str]) -> argparse.Namespace:
+        """Parse, and collect words such as ``--data.lattice 24`` under ``dotted``.
+
+        Args:
+            arguments: The words.
+            heads: Accepted first parts, such as ``("data",)``.
+
+        Returns:
+            The parsed arguments, with ``dotted = {"data": {"lattice": 24}}`` when there are heads.
+        """
+        dotted: dict[str, Any] = {head: {} for head in heads}
+        plain: list[str] = []
+        words = iter(arguments)
+        for word in words:
+            match = re.match(r"--([a-z_]+)\.([\w.]+)(=.*)?$", word)
+            if not match or match[1] not in dotted:
+                plain.append(word)
+                continue
+            value = match[3][1:] if match[3] else next(words, None)
+            if value is None:
+                raise InputError(f"{word} needs a value after it.")
+            *path, last = match[2].split(".")
+            place = dotted[match[1]]
+            for part in path:
+                place = place.setdefault(part, {})
+            place[last] = _value(value)
+        parsed = self.parse_args(plain)
+        if heads:
+            parsed.dotted = dotted
+        return parsed
+
     def _option_names(self) -> list[str]:
         return [name for action in self._actions for name in action.option_strings]
+
+
+def _value(text: str) -> Any:
+    """Read a value as YAML does, and 1e-3, which YAML 1.1 takes for text, as a number."""
+    import yaml
+
+    try:
+        return (
+            float(text)
+            if re.fullmatch(r"[-+]?\d+(\.\d*)?e[-+]?\d+", text)
+            else yaml.safe_load(text)
+        )
+    except yaml.YAMLError:
+        return text
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -113,7 +158,9 @@ def _run_plain(module: Any, command: str, arguments: list[str]) -> int | None:
     )
     module.add_arguments(parser)
     run: Callable[[argparse.Namespace], int | None] = module.run
-    return run(parser.parse_args(arguments))
+    # A module may take dotted options beside those it declares.
+    heads = module.dotted_heads() if hasattr(module, "dotted_heads") else ()
+    return run(parser.parse_with_dots(arguments, heads))
 
 
 def _overview() -> str:
@@ -135,6 +182,11 @@ def _overview() -> str:
 
 def _explain(error: BaseException) -> tuple[int, str] | None:
     """Status and sentence of an error on the user's side; None for a fault of the library."""
+    # A parser that builds a network wraps what the network objects to.
+    inner: BaseException | None = error
+    while inner is not None and not isinstance(inner, InputError):
+        inner = inner.__cause__
+    error = inner or error
     text = " ".join(str(error).split())
     if isinstance(error, InputError):
         return 2, text

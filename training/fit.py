@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,12 @@ from latticezoo.datasets.module import LatticeData
 from latticezoo.simulate.files import atomic_write
 from latticezoo.symmetry.errors import InputError, unknown
 from latticezoo.training.callbacks import AtomicCheckpointIO
-from latticezoo.training.checkpoints import check_same_network
-from latticezoo.training.names import read_config, resolve_arguments, resolve_config
+from latticezoo.training.names import data_record, read_config, resolve_arguments
 from latticezoo.training.runs import RunFolder, fingerprint, write_json
 from latticezoo.training.train import (
     TRAINER_DEFAULTS,
     Session,
+    check_fits,
     epochs,
     fast_determinism,
     plain_interrupts,
@@ -33,6 +35,7 @@ from latticezoo.training.train import (
     written,
 )
 from latticezoo.zoo.base import ZooModel
+from latticezoo.zoo.checkpoints import check_checkpoint, read_checkpoint
 
 #: Trainer options that do not change the weights, so they do not tell runs apart.
 _COSMETIC = (
@@ -66,8 +69,8 @@ def run(command: str, arguments: list[str]) -> int:
     Returns:
         The exit status.
     """
-    words = resolve_arguments(_from_run(command, arguments))
-    with quiet(), fast_determinism():
+    with tempfile.TemporaryDirectory() as scratch, quiet(), fast_determinism():
+        words = resolve_arguments(_from_run(command, arguments, Path(scratch)), Path(scratch))
         try:
             LatticeCLI(
                 ZooModel,
@@ -157,7 +160,7 @@ class LatticeCLI(LightningCLI):
             return
         config: Namespace = self.config["fit"]
         config.trainer.max_epochs = epochs(config.trainer.max_epochs, config.budget)
-        plain = json.loads(self.parser.dump(self.config, format="json", skip_none=False))["fit"]
+        plain = json.loads(self.parser.dump(self.config, format="json", skip_unset=False))["fit"]
         trainer = {k: v for k, v in plain["trainer"].items() if k not in _COSMETIC}
         self.identity = {
             "seed": plain["seed_everything"],
@@ -174,6 +177,11 @@ class LatticeCLI(LightningCLI):
             self.folder.claim(self.identity)
             raise FinishedRun(self.folder)
 
+    def instantiate_classes(self) -> None:
+        """Build data, network and trainer, and make sure that the network fits on the lattice."""
+        super().instantiate_classes()
+        check_fits(self.model, self.datamodule)
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the run's callbacks, atomic checkpoints and TensorBoard."""
         given = self._get(self.config_init, "trainer")
@@ -181,7 +189,9 @@ class LatticeCLI(LightningCLI):
         plugins = plugins if isinstance(plugins, list) else [plugins]
         kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
         if self.subcommand != "fit":
-            return super().instantiate_trainer(**{"logger": False, **kwargs})
+            # Measuring takes seconds: no bar beside a terminal, and no log.
+            shown = sys.stderr.isatty() and given.get("enable_progress_bar") is not False
+            return super().instantiate_trainer(logger=False, enable_progress_bar=shown, **kwargs)
         budget = self._get(self.config, "budget")
         self.session = Session.open(self.folder, self.folder.path.name, budget)
         callbacks = given.get("callbacks") or []
@@ -214,12 +224,14 @@ class LatticeCLI(LightningCLI):
         folder, session = self.folder, self.session
         with folder.lock(), plain_interrupts(self.trainer):
             folder.claim(self.identity)
+            assert isinstance(datamodule, LatticeData)
+            folder.update(network=model.config(), data=data_record(datamodule))
             self._write_config()
             if session.resumes:
                 ckpt_path = str(folder.last)
                 print(f"going on with the unfinished run in {folder.path}")
             if ckpt_path is not None:
-                check_same_network(ckpt_path, model)
+                check_checkpoint(model, read_checkpoint(ckpt_path))
             size = sum(p.numel() for p in model.parameters() if p.requires_grad)
             print(f"{model.config()['model']}: {size:,} parameters, into {folder.path}", flush=True)
             kwargs["weights_only"] = True
@@ -252,7 +264,7 @@ class LatticeCLI(LightningCLI):
             raise InputError(
                 f"{command} needs weights: give --run FOLDER, or --ckpt_path FILE with the options."
             )
-        check_same_network(ckpt_path, model)
+        check_checkpoint(model, read_checkpoint(ckpt_path))
         with plain_interrupts(self.trainer):
             (metrics,) = getattr(self.trainer, command)(
                 model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False, weights_only=True
@@ -297,7 +309,7 @@ class LatticeCLI(LightningCLI):
             raise InputError(
                 "predict needs weights: give --run FOLDER, or --ckpt_path FILE with the options."
             )
-        check_same_network(ckpt_path, model)
+        check_checkpoint(model, read_checkpoint(ckpt_path))
         with plain_interrupts(self.trainer):
             batches = self.trainer.predict(
                 model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True
@@ -316,7 +328,7 @@ class LatticeCLI(LightningCLI):
         written(out)
 
 
-def _from_run(command: str, arguments: list[str]) -> list[str]:
+def _from_run(command: str, arguments: list[str], scratch: Path) -> list[str]:
     """Put the options and the best checkpoint of a run for ``--run FOLDER``."""
     words, folder, has_checkpoint = [], None, False
     rest = iter(arguments)
@@ -334,9 +346,10 @@ def _from_run(command: str, arguments: list[str]) -> list[str]:
     stored = read_config(str(folder.config))
     trainer = {k: v for k, v in stored["trainer"].items() if k in ("accelerator", "precision")}
     config = {key: stored[key] for key in ("seed_everything", "model", "data")}
-    text = json.dumps(resolve_config({**config, "trainer": trainer}))
+    file = scratch / "run.json"
+    file.write_text(json.dumps({**config, "trainer": trainer}))
     checkpoint = [] if has_checkpoint else [f"--ckpt_path={folder.best}"]
-    return [f"--config={text}", *checkpoint, *words]
+    return [f"--config={file}", *checkpoint, *words]
 
 
 def readable(command: str, message: str) -> str:
@@ -362,7 +375,13 @@ def readable(command: str, message: str) -> str:
         kind = f"one of {choices[1]}" if choices else re.sub(r"<class '([\w.]+)'>", r"\1", kind)
         owner = f" of {_short(holder)}" if holder and key else ""
         return f"{key or 'an option'}{owner} is {value!r}, but it must be of the kind {kind}."
-    missing = re.search(r"following arguments are required: (\S+)", message)
+    refused_value = _last(r"Given value: (.+)", message)
+    if key and refused_value:
+        kinds = dict.fromkeys(re.findall(r"Expected an? <class '([\w.]+)'>", message))
+        kinds.pop("NoneType", None)
+        wanted = f"it must be of the kind {' or '.join(kinds)}" if kinds else "it is not accepted"
+        return f"{key} is {refused_value!r}, but {wanted}; latticezoo {command} --help tells more."
+    missing = re.search(r"following arguments are required: ([\w.]+)", message)
     if missing:
         name = missing[1].removeprefix(f"{command}.")
         example = {"model": " gcn", "data": " holstein"}.get(name, "")
@@ -370,7 +389,7 @@ def readable(command: str, message: str) -> str:
     foreign = _last(r"does not accept option '([^']+)'", message)
     if foreign:
         known = ("model", "data", "trainer", "seed_everything", "out", "budget", "ckpt_path")
-        return str(unknown(f"option of {command}", foreign, known))
+        return str(unknown(f"option of {command}", foreign.split(".")[0], known))
     unrecognized = _last(r"unrecognized arguments: (\S+)", message)
     if unrecognized:
         return f"unknown argument {unrecognized!r}; latticezoo {command} --help lists all."

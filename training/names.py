@@ -6,11 +6,14 @@ import json
 from collections.abc import Callable, Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from latticezoo.symmetry.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from latticezoo.datasets.module import LatticeData
 
 
 def network_path(name: str) -> tuple[str, dict[str, Any]]:
@@ -38,6 +41,28 @@ def data_path(name: str) -> str:
     from latticezoo.datasets.registry import data_class, list_data
 
     return _class_path("dataset", name, dict.fromkeys(list_data(), data_class))
+
+
+def data_record(data: LatticeData) -> dict[str, Any]:
+    """Name and options of a data module, from which :func:`open_data` makes it again."""
+    from latticezoo.datasets.registry import data_class, list_data
+
+    cls = type(data)
+    names = [name for name in list_data() if data_class(name) is cls]
+    name = names[0] if names else f"{cls.__module__}.{cls.__qualname__}"
+    return {"name": name, "options": dict(data.hparams)}
+
+
+def open_data(name: str, options: Mapping[str, Any]) -> LatticeData:
+    """The data module of a registered name or the name of its class.
+
+    Raises:
+        InputError: Unknown name or option.
+    """
+    from latticezoo.datasets.registry import create_data, data_class, list_data
+
+    names = {data_class(known).__name__: known for known in list_data()}
+    return create_data(names.get(name, name), **options)
 
 
 def _class_path(kind: str, name: str, registered: Mapping[str, Callable[[str], type]]) -> str:
@@ -113,11 +138,12 @@ def resolve_config(values: Mapping[str, Any]) -> dict[str, Any]:
     return resolved
 
 
-def resolve_arguments(arguments: list[str]) -> list[str]:
-    """Put import paths and file contents for the names after --model, --data and --config.
+def resolve_arguments(arguments: list[str], scratch: Path) -> list[str]:
+    """Put import paths for the names after --model and --data, in --config files too.
 
     Args:
         arguments: The words after the command.
+        scratch: Folder for configurations with the names resolved.
 
     Returns:
         Words for the parser of Lightning's command line.
@@ -141,7 +167,9 @@ def resolve_arguments(arguments: list[str]) -> list[str]:
         elif option == "--data":
             resolved.append(f"--data={data_path(value)}")
         else:
-            resolved.append(f"--config={json.dumps(resolve_config(read_config(value)))}")
+            file = scratch / f"{len(resolved)}.json"
+            file.write_text(json.dumps(resolve_config(read_config(value))))
+            resolved.append(f"--config={file}")
     return resolved
 
 

@@ -25,10 +25,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from latticezoo.simulate.files import atomic_write
 from latticezoo.symmetry.errors import InputError
+
+if TYPE_CHECKING:
+    from latticezoo.datasets.module import LatticeData
+    from latticezoo.zoo.base import ZooModel
 
 
 class RunFolder:
@@ -124,6 +128,24 @@ class RunFolder:
             except OSError as error:
                 raise InputError(f"another process is training in {self.path}.") from error
             yield
+
+
+def identity(
+    network: ZooModel,
+    data: LatticeData,
+    *,
+    seed: int,
+    max_epochs: int | None,
+    budget: float | None,
+) -> dict[str, Any]:
+    """The options that decide the result of training a network on data, plain values."""
+    return {
+        "network": network.config(),
+        "data": {"class": type(data).__name__, **data.hparams},
+        "seed": seed,
+        "max_epochs": max_epochs,
+        "budget": budget,
+    }
 
 
 def fingerprint(identity: Mapping[str, Any]) -> str:

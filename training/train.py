@@ -15,11 +15,13 @@ from typing import Any
 
 import torch
 import torch.utils.deterministic
-from lightning_fabric.utilities.seed import isolate_rng, seed_everything
+from lightning_fabric.utilities.seed import seed_everything
 from lightning_fabric.utilities.warnings import PossibleUserWarning
-from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities.seed import isolate_rng
 
+from latticezoo.datasets.module import LatticeData
 from latticezoo.symmetry.errors import InputError
 from latticezoo.training.callbacks import (
     AtomicCheckpointIO,
@@ -28,7 +30,9 @@ from latticezoo.training.callbacks import (
     Stopwatch,
     TrainingProgress,
 )
+from latticezoo.training.names import data_record
 from latticezoo.training.runs import RunFolder, hardware
+from latticezoo.zoo.base import ZooModel
 
 #: Trainer options of every run. No sanity check: it would draw random numbers before a fresh run
 #: but not before a resumed one.
@@ -98,8 +102,8 @@ class Session:
 
 
 def train(
-    network: LightningModule,
-    data: LightningDataModule,
+    network: ZooModel,
+    data: LatticeData,
     folder: RunFolder,
     identity: Mapping[str, Any],
     *,
@@ -134,6 +138,7 @@ def train(
     session = Session.open(folder, label, budget)
     with folder.lock(), quiet(), isolate_rng(), fast_determinism():
         folder.claim(identity)
+        folder.update(network=network.config(), data=data_record(data))
         seed_everything(seed, workers=True, verbose=False)
         trainer = Trainer(
             **TRAINER_DEFAULTS,
@@ -154,6 +159,15 @@ def train(
             )
         session.finish()
     return folder.record()
+
+
+def check_fits(network: Any, data: Any) -> None:
+    """Make sure that the lattice of the data holds the network's neighbourhood, before training.
+
+    Raises:
+        InputError: When it is too small.
+    """
+    data.lattice.require(network.required_shells, network.registry_name)
 
 
 def epochs(max_epochs: int | None, budget: float | None) -> int:
@@ -204,8 +218,13 @@ def quiet() -> Iterator[None]:
             logger.setLevel(logging.WARNING)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=PossibleUserWarning)
+            warnings.filterwarnings(
+                "ignore", category=DeprecationWarning, module="pytorch_lightning|jsonargparse"
+            )
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+            warnings.filterwarnings("ignore", message=".*overridden `transfer_batch_to_device`.*")
+            warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint.*")
             warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
             yield
     finally:

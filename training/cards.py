@@ -1,0 +1,305 @@
+"""Turn a finished run into a model card: a folder with weights, measurements and a page to read.
+
+  latticezoo card runs/my-run --name gcn.my_data --out cards
+
+The card holds config.json (the network by its registry name, hashes), model.safetensors,
+golden.safetensors (inputs and outputs to check against), metrics.json (every measurement with its
+split, hardware and cost), pictures, and a README.md made from these. load_pretrained("local-dir:…")
+and latticezoo simulate --model FOLDER take it. A run that cannot be measured on held-out states
+gets no card.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latticezoo.symmetry.errors import InputError
+
+if TYPE_CHECKING:
+    from latticezoo.datasets.module import LatticeData
+    from latticezoo.training.evaluate import Pairs
+    from latticezoo.zoo.base import ZooModel
+
+_LIMIT = 1_000_000
+_NAME = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)*")
+#: What must have been measured; a card without one of them would promise too much.
+REQUIRED = (
+    "rmse_all",
+    "spread_all",
+    "equivariance_float64",
+    "equivariance_float32",
+    "parameters",
+    "sites_per_second",
+    "training_seconds",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add = parser.add_argument
+    add("run", type=Path, help="folder of a finished run (latticezoo fit, or a compare member)")
+    add("--name", help="name of the card (default <network>.<parameter set>)")
+    add("--out", type=Path, default=Path("cards"), help="folder of cards (default cards)")
+    add("--transfer", metavar="L", help="also measure on exact states of another lattice size")
+    add("--force", action="store_true", help="replace a card of that name")
+    add("--max-bytes", type=int, default=_LIMIT, help=f"largest weights file (default {_LIMIT})")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    from latticezoo.training.compare import open_transfer
+    from latticezoo.training.names import open_data
+    from latticezoo.training.results import Results
+    from latticezoo.training.runs import RunFolder
+    from latticezoo.training.train import quiet, written
+    from latticezoo.zoo.base import ZooModel
+
+    folder = RunFolder(arguments.run)
+    record = folder.record()
+    if not record:
+        raise InputError(f"{folder.path} is not the folder of a run.")
+    if not folder.finished:
+        raise InputError(
+            f"the run in {folder.path} is not finished; run the command that began it again first."
+        )
+    with quiet():
+        network = ZooModel.load_from_checkpoint(folder.best).eval()
+        data = open_data(record["data"]["name"], record["data"]["options"])
+        name = arguments.name or f"{network.registry_name}.{_parameter_set(data)}"
+        check_target(arguments.out / name, force=arguments.force)
+        data.prepare_data()
+        data.setup()
+        results = Results(data, open_transfer(data, arguments.transfer))
+        row = results.add(name, network, record, folder)
+    files = write_card(
+        arguments.out / name,
+        network,
+        data,
+        row,
+        results.pairs[name],
+        force=arguments.force,
+        limit=arguments.max_bytes,
+    )
+    written(*files)
+    return 0
+
+
+def _parameter_set(data: LatticeData) -> str:
+    return str(data.hparams.get("preset") or data.task.name)
+
+
+def check_target(folder: Path, *, force: bool = False) -> None:
+    """Make sure that a card may be written there.
+
+    Raises:
+        InputError: For a name in another style, or a folder that exists.
+    """
+    if not _NAME.fullmatch(folder.name):
+        raise InputError(
+            f"{folder.name!r} is no name for a card; use lower case letters, digits, _ and dots, "
+            "such as gcn.holstein_weak."
+        )
+    if folder.exists() and not (force and (folder / "config.json").exists()):
+        hint = "use --force to replace it" if (folder / "config.json").exists() else "it is no card"
+        raise InputError(f"{folder} exists; {hint}, or choose another --name or --out.")
+
+
+def write_card(
+    folder: Path,
+    network: ZooModel,
+    data: LatticeData,
+    row: Mapping[str, Any],
+    pairs: Pairs,
+    *,
+    force: bool = False,
+    limit: int = _LIMIT,
+) -> list[Path]:
+    """Write a card whole or not at all, and check that it loads.
+
+    Args:
+        folder: The card; its last part is the name.
+        network: With trained weights.
+        data: What it was trained and measured on.
+        row: Its measurements, as a row of the leaderboard.
+        pairs: Exact and predicted held-out values, for the pictures.
+        force: Replace an older card.
+        limit: Largest size of the weights in bytes.
+
+    Returns:
+        The files of the card.
+
+    Raises:
+        InputError: When a measurement is missing, the weights are too large, or the name is taken.
+    """
+    from latticezoo.training import plots
+    from latticezoo.training.results import QUANTITIES
+    from latticezoo.training.runs import write_json
+    from latticezoo.zoo.pretrained import (
+        CONFIG,
+        GOLDEN,
+        WEIGHTS,
+        check_golden,
+        golden_bytes,
+        model_config,
+        weights_bytes,
+    )
+
+    check_target(folder, force=force)
+    missing = [key for key in REQUIRED if row.get(key) is None]
+    if missing:
+        raise InputError(f"no card for {folder.name}: not measured: {', '.join(missing)}.")
+    network = network.cpu().eval()
+    weights = weights_bytes(network)
+    if len(weights) > limit:
+        raise InputError(
+            f"the weights of {folder.name} take {len(weights):,} bytes, more than {limit:,}; "
+            "raise --max-bytes, or train a smaller network."
+        )
+    fields, lattice = _golden_inputs(network, data)
+    golden = golden_bytes(network, fields, lattice)
+    metrics = card_metrics(folder.name, data, row)
+    quantity = QUANTITIES.get(metrics["target"], metrics["target"])
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    try:
+        (made / WEIGHTS).write_bytes(weights)
+        (made / GOLDEN).write_bytes(golden)
+        write_json(made / CONFIG, model_config(network, weights, golden, lattice))
+        write_json(made / "metrics.json", metrics)
+        plots.parity(made / "parity.png", {folder.name: pairs}, quantity)
+        errors = {kind: predicted - exact for kind, (exact, predicted) in pairs.items()}
+        plots.error_histogram(made / "errors.png", {folder.name: errors}, quantity)
+        (made / "README.md").write_text(card_page(network, metrics))
+        check_golden(f"local-dir:{made}")
+        made.chmod(0o755)
+        _put(made, folder)
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
+    return sorted(folder.iterdir())
+
+
+def _put(made: Path, folder: Path) -> None:
+    """Rename a finished folder into place, an older one out of the way first."""
+    if not folder.exists():
+        made.rename(folder)
+        return
+    old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-old-"))
+    folder.rename(old / "card")
+    made.rename(folder)
+    shutil.rmtree(old)
+
+
+def _golden_inputs(network: ZooModel, data: LatticeData) -> tuple[dict[str, Any], Any]:
+    """One held-out state of each kind on a small lattice."""
+    import torch
+
+    samples = data.samples("test")
+    kinds = [samples.kind == number for number in (0, 1)]
+    rows = [int(chosen.nonzero()[0]) for chosen in kinds if chosen.any()]
+    picked = torch.tensor(rows)
+    return {name: values[picked] for name, values in samples.fields.items()}, samples.lattice
+
+
+def card_metrics(name: str, data: LatticeData, row: Mapping[str, Any]) -> dict[str, Any]:
+    """All that was measured, with what it was measured on, plain values."""
+    from latticezoo.training.callbacks import describe_data
+    from latticezoo.training.names import data_record
+    from latticezoo.training.runs import hardware, versions
+
+    kept = {k: v for k, v in row.items() if k not in ("label", "baseline", "network")}
+    return {
+        "name": name,
+        "task": data.task.name,
+        "target": data.task.targets[0].name,
+        **describe_data(data),
+        "data": data_record(data),
+        "split": "test, by trajectory",
+        "split_sizes": data.split_sizes,
+        "measurements": kept,
+        "hardware": hardware(),
+        "versions": versions(),
+    }
+
+
+def card_page(network: ZooModel, metrics: Mapping[str, Any]) -> str:
+    """The README.md of a card, made from its measurements alone."""
+    name, found, target = metrics["name"], metrics["measurements"], metrics["target"]
+    system = {k: v for k, v in metrics["system"].items() if v is not None}
+    title = system.pop("system")
+    sizes = metrics["split_sizes"]
+    rows = []
+    for kind, words in (
+        ("trajectory", "states along exact quenches"),
+        ("random", "random configurations"),
+    ):
+        if f"rmse_{kind}" in found:
+            rows.append(
+                f"| held out, {words} ({sizes['test'][kind]}) | {found[f'rmse_{kind}']:.4f} | "
+                f"{found[f'spread_{kind}']:.3f} | {100 * found[f'share_{kind}']:.1f} % |"
+            )
+    if "rmse_transfer" in found:
+        rows.append(
+            f"| another lattice size, quenches | {found['rmse_transfer']:.4f} | "
+            f"{found.get('transfer_spread_trajectory', found['transfer_spread_all']):.3f} | |"
+        )
+    options = ", ".join(f"{k} = {v}" for k, v in network.options.items())
+    parameters = ", ".join(f"{k} = {v:g}" for k, v in system.items())
+    train = sizes["train"]
+    hardware = ", ".join(f"{k}: {v}" for k, v in metrics["hardware"].items())
+    field = network.task.inputs[0].name
+    return f"""---
+license: mit
+library_name: lattice-zoo
+tags: [physics, lattice, force-field, equivariant]
+---
+# {name}
+
+`{network.registry_name}` for the task `{metrics["task"]}`: it maps {field} to {target} \
+({"n − ½ of the electrons" if target == "density" else "in the units of the system"}).
+Physics: {title} model, {parameters}; energies in units of the hopping t.
+
+```python
+from latticezoo.zoo import load_pretrained
+
+network = load_pretrained("{name}")           # or "local-dir:PATH" of this folder
+outputs = network({{"{field}": values}}, lattice)  # values [batch, sites, 1]
+```
+
+## Errors
+
+Root-mean-square error of {target} per site. Trajectories are held out whole, never single frames.
+
+| split (states) | RMSE | spread of the target | share |
+|---|---|---|---|
+{chr(10).join(rows)}
+
+![exact against predicted](parity.png)
+![distribution of the errors](errors.png)
+
+## Symmetry
+
+Largest relative error over {found["equivariance_group"]}:
+{found["equivariance_float64"]:.1e} in float64, {found["equivariance_float32"]:.1e} in float32.
+
+## Training
+
+{train["random"]} random configurations and {train["trajectory"]} quench frames on \
+{metrics["lattice"]}; {found["training_seconds"]:.0f} s of training\
+{f", {found['epochs']} epochs" if "epochs" in found else ""}. {found["parameters"]:,} parameters, \
+{found["sites_per_second"]:.2g} sites per second in inference, float32.
+Hardware: {hardware}.
+Options: {options}.
+
+## Limits
+
+It knows the parameters, the temperature and the kind of states named above, and nothing else: \
+other couplings or temperatures need other weights. It sees {network.receptive_radius:g} bond \
+lengths around a site. Every number on this page comes from metrics.json beside it.
+"""

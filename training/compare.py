@@ -1,0 +1,263 @@
+"""Train several networks on the same data with the same budget each, and print the leaderboard.
+
+A member is a registered network (gcn), one of its presets (gcn:paper), or pretrained weights
+(gcn.holstein_weak), which are measured but not trained. Options of the data and of single networks
+have dots:
+
+  latticezoo compare --data holstein --models descriptor_mlp,gcn --budget 180
+  latticezoo compare --data holstein --data.lattice 16 --models gcn --gcn.width 64 --epochs 50
+
+The budget is training time, validation left out. Held-out errors are those of the test split, in
+physical units, separately for states along trajectories and for random states. The same command
+goes on after a kill: members that are finished are not trained again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latticezoo.symmetry.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from latticezoo.datasets.module import LatticeData
+    from latticezoo.training.runs import RunFolder
+    from latticezoo.zoo.base import ZooModel
+
+DEFAULT_BUDGET = 180.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add = parser.add_argument
+    add("--data", required=True, metavar="NAME", help="dataset, such as holstein")
+    add("--models", required=True, metavar="A,B,…", help="networks to compare")
+    add(
+        "--budget",
+        type=float,
+        metavar="SECONDS",
+        help=f"training time of each member (default {DEFAULT_BUDGET:g})",
+    )
+    add("--epochs", type=int, metavar="N", help="passes over the data, instead of --budget")
+    add("--seed", type=int, default=0, help="of weights and order of the data (default 0)")
+    add("--transfer", metavar="L", help="also measure on exact states of another lattice size")
+    add("--no-baselines", action="store_true", help="leave out training mean and linear ridge")
+    add("--accelerator", default="auto", help="cpu, gpu or auto (default)")
+    add("--out", type=Path, metavar="DIR", help="folder (default comparisons/<data>-<hash>)")
+
+
+def dotted_heads() -> tuple[str, ...]:
+    """First parts of the dotted options: the data, and every network."""
+    from latticezoo.zoo.registry import list_models
+
+    return ("data", *list_models())
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    from latticezoo.training.runs import fingerprint
+    from latticezoo.training.train import quiet, written
+
+    members = [name.strip() for name in arguments.models.split(",") if name.strip()]
+    options = dict(arguments.dotted)
+    data_options = options.pop("data")
+    settings = {
+        "data": {"name": arguments.data, "options": data_options},
+        "members": members,
+        "options": {name: given for name, given in options.items() if given},
+        "seed": arguments.seed,
+        "budget": arguments.budget,
+        "epochs": arguments.epochs,
+        "transfer": arguments.transfer,
+    }
+    name = arguments.data.lower().replace("/", "-")
+    out = arguments.out or Path("comparisons") / f"{name}-{fingerprint(settings)}"
+    with quiet():
+        paths = compare(
+            arguments.data,
+            members,
+            out,
+            data_options=data_options,
+            model_options=options,
+            budget=arguments.budget,
+            epochs=arguments.epochs,
+            seed=arguments.seed,
+            transfer=arguments.transfer,
+            with_baselines=not arguments.no_baselines,
+            accelerator=arguments.accelerator,
+        )
+    written(*paths)
+    return 0
+
+
+def compare(
+    data_name: str,
+    members: list[str],
+    out: Path,
+    *,
+    data_options: Mapping[str, Any] | None = None,
+    model_options: Mapping[str, Mapping[str, Any]] | None = None,
+    budget: float | None = None,
+    epochs: int | None = None,
+    seed: int = 0,
+    transfer: str | None = None,
+    with_baselines: bool = True,
+    accelerator: str = "auto",
+) -> list[Path]:
+    """Train and measure every member, then write the leaderboard and its pictures.
+
+    Args:
+        data_name: Registered dataset.
+        members: Networks, presets as ``name:preset``, pretrained weights.
+        out: Folder of the comparison.
+        data_options: Options of the data module.
+        model_options: Options of networks by registered name.
+        budget: Training time of each member, s; 180 unless ``epochs`` is given.
+        epochs: Passes over the training split instead.
+        seed: Of the weights and of what is drawn in training.
+        transfer: Size or specification of another lattice to measure on.
+        with_baselines: Whether to add the training mean and the linear ridge.
+        accelerator: As Lightning's.
+
+    Returns:
+        The files written.
+
+    Raises:
+        InputError: Unknown names, both budgets at once, or a member that cannot serve the task.
+    """
+    from latticezoo.training.names import data_record, open_data
+    from latticezoo.training.results import Results
+    from latticezoo.training.runs import RunFolder
+
+    if not members:
+        raise InputError("no network to compare; give --models with at least one name.")
+    if len(set(members)) < len(members):
+        raise InputError(f"a network is named twice in {','.join(members)}; give each once.")
+    if budget is not None and epochs is not None:
+        raise InputError("both a budget in seconds and a number of epochs; give one of them.")
+    if epochs is not None and epochs < 1:
+        raise InputError(f"the number of epochs is {epochs}; it must be at least 1.")
+    if budget is None and epochs is None:
+        budget = DEFAULT_BUDGET
+    data = open_data(data_name, data_options or {})
+    plans = [Member.plan(name, data, model_options or {}, seed) for name in members]
+    data.prepare_data()
+    data.setup()
+    results = Results(data, open_transfer(data, transfer))
+    if with_baselines:
+        results.add_baselines()
+    for plan in plans:
+        folder = RunFolder(out / "members" / plan.label.replace(":", "-"))
+        network, record = plan.train(
+            data, folder, seed=seed, max_epochs=epochs, budget=budget, accelerator=accelerator
+        )
+        results.add(plan.label, network, record, folder)
+    settings = {
+        "data": data_record(data),
+        "members": members,
+        "budget_seconds": budget,
+        "epochs": epochs,
+        "seed": seed,
+    }
+    return results.write(out, settings)
+
+
+def open_transfer(data: LatticeData, size: str | None) -> LatticeData | None:
+    """Exact states of another lattice, made as the data were, all of them for the test.
+
+    Raises:
+        InputError: When the data cannot be made on another lattice, or not on this one.
+    """
+    if size is None:
+        return None
+    from latticezoo.datasets.module import Holstein, evaluation_data
+
+    if not isinstance(data, Holstein):
+        raise InputError("--transfer needs data that a recipe makes, such as holstein.")
+    fresh = evaluation_data(data, lattice=size, random=20, trajectories=2, frames=10)
+    fresh.setup()
+    return fresh
+
+
+@dataclass(frozen=True)
+class Member:
+    """One network of a comparison.
+
+    Attributes:
+        label: As given: ``gcn``, ``gcn:paper``, ``gcn.holstein_weak``.
+        network: Untrained, or pretrained.
+        pretrained: Whether it is measured only.
+    """
+
+    label: str
+    network: ZooModel
+    pretrained: bool
+
+    @classmethod
+    def plan(
+        cls, name: str, data: LatticeData, options: Mapping[str, Mapping[str, Any]], seed: int
+    ) -> Member:
+        """Build the network for the data's task, so that a mistake shows before any training.
+
+        Raises:
+            InputError: Unknown name or option, or a network that cannot serve the task.
+        """
+        from lightning_fabric.utilities.seed import seed_everything
+        from pytorch_lightning.utilities.seed import isolate_rng
+
+        from latticezoo.training.train import check_fits
+        from latticezoo.zoo.pretrained import list_pretrained, load_pretrained
+        from latticezoo.zoo.registry import create_model, list_models, model_class
+
+        bare, _, preset = name.partition(":")
+        trained = list_pretrained()
+        if bare in trained and bare not in list_models():
+            network = load_pretrained(bare)
+            if network.task != data.task:
+                raise InputError(
+                    f"{bare} was trained for the task {network.task.name!r}; these data are of "
+                    f"{data.task.name!r}, or with other fields."
+                )
+            return cls(name, network, True)
+        if bare not in list_models() and "." in bare:
+            raise unknown("model", bare, [*list_models(), *trained])
+        registered = model_class(bare).registry_name
+        chosen = {**({"preset": preset} if preset else {}), **options.get(registered, {})}
+        with isolate_rng():
+            seed_everything(seed, workers=True, verbose=False)
+            network = create_model(registered, data.task, **chosen)
+        check_fits(network, data)
+        return cls(name, network, False)
+
+    def train(
+        self,
+        data: LatticeData,
+        folder: RunFolder,
+        *,
+        seed: int,
+        max_epochs: int | None,
+        budget: float | None,
+        accelerator: str,
+    ) -> tuple[ZooModel, dict[str, Any]]:
+        """The trained network in eval mode, and the record of its training."""
+        from latticezoo.training.runs import identity
+        from latticezoo.training.train import train
+        from latticezoo.zoo.base import ZooModel
+
+        if self.pretrained:
+            return self.network.eval(), {}
+        record = train(
+            self.network,
+            data,
+            folder,
+            identity(self.network, data, seed=seed, max_epochs=max_epochs, budget=budget),
+            label=self.label,
+            seed=seed,
+            max_epochs=max_epochs,
+            budget=budget,
+            accelerator=accelerator,
+        )
+        return ZooModel.load_from_checkpoint(folder.best).eval(), record

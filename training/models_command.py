@@ -1,0 +1,102 @@
+"""List the networks with their presets, and the pretrained weights that come with the library.
+
+latticezoo models                       list all
+latticezoo models "*gcn*"               list those whose name matches
+latticezoo models --check               check hashes and golden outputs of the pretrained weights
+latticezoo models --data holstein       sizes for the task of another dataset
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from latticezoo.symmetry.errors import InputError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("pattern", nargs="?", default="*", help="names to list (default all)")
+    parser.add_argument("--check", action="store_true", help="check the pretrained weights")
+    parser.add_argument("--data", default="holstein", help="dataset whose task decides the sizes")
+    parser.add_argument("--json", action="store_true", help="as JSON, for programs")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    if arguments.check:
+        return _check(arguments.pattern)
+    facts = describe_models(arguments.pattern, arguments.data)
+    if arguments.json:
+        print(json.dumps(facts, indent=2, ensure_ascii=False))
+        return 0
+    print(f"networks (sizes for the task {facts['task']}):")
+    for name, entry in facts["models"].items():
+        print(f"  {name}: {entry['summary']}")
+        for preset, size in entry["presets"].items():
+            print(f"    {name}:{preset:<12} {size}")
+    print("\npretrained, for load_pretrained and latticezoo simulate --model:")
+    for name in facts["pretrained"] or ["(none)"]:
+        print(f"  {name}")
+    return 0
+
+
+def describe_models(pattern: str, data: str) -> dict[str, Any]:
+    """Networks, presets with their sizes, and pretrained names, plain values.
+
+    Args:
+        pattern: Names to list, with ``*`` and ``?``.
+        data: Dataset whose task decides the sizes.
+
+    Raises:
+        InputError: For an unknown dataset, or a pattern that nothing matches.
+    """
+    from latticezoo.training.names import open_data
+    from latticezoo.zoo.pretrained import list_pretrained
+    from latticezoo.zoo.registry import MEMBERS, list_models, model_class
+
+    task = open_data(data, {}).task
+    models: dict[str, Any] = {}
+    for name in list_models(pattern):
+        summary = MEMBERS[name].summary if name in MEMBERS else ""
+        presets = {preset: _size(name, preset, task) for preset in model_class(name).presets}
+        models[name] = {"summary": summary, "presets": presets}
+    pretrained = list_pretrained(pattern)
+    if not models and not pretrained:
+        known = ", ".join([*list_models(), *list_pretrained()])
+        raise InputError(f"no network matches {pattern!r}; known: {known}.")
+    return {"task": task.name, "models": models, "pretrained": pretrained}
+
+
+def _size(name: str, preset: str, task: Any) -> str:
+    import torch
+
+    from latticezoo.zoo.registry import create_model
+
+    try:
+        with torch.device("meta"):  # count without drawing millions of random weights
+            network = create_model(name, task, preset=preset)
+    except InputError as error:
+        return f"({error})"
+    except (NotImplementedError, RuntimeError):  # a layer that computes while it is built
+        network = create_model(name, task, preset=preset)
+    return f"{sum(p.numel() for p in network.parameters() if p.requires_grad):,} parameters"
+
+
+def _check(pattern: str) -> int:
+    from latticezoo.zoo.pretrained import check_golden, list_pretrained
+
+    names = list_pretrained(pattern)
+    failures = 0
+    for name in names:
+        try:
+            deviation = check_golden(name)
+            print(f"{name}: hashes right, golden outputs within {deviation:.1e}")
+        except InputError as error:
+            failures += 1
+            print(f"{name}: {error}")
+    if failures:
+        raise InputError(f"{failures} of {len(names)} pretrained networks failed the check.")
+    print(f"{len(names)} pretrained networks checked")
+    return 0

@@ -1,0 +1,165 @@
+"""Measurements of the members of a comparison, and the files that show them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from latticezoo.datasets.module import LatticeData
+from latticezoo.training import plots
+from latticezoo.training.baselines import baselines
+from latticezoo.training.callbacks import describe_data
+from latticezoo.training.evaluate import (
+    Model,
+    Pairs,
+    equivariance,
+    errors,
+    pairs,
+    parameter_count,
+    sites_per_second,
+)
+from latticezoo.training.leaderboard import ordered, print_table, write_csv
+from latticezoo.training.runs import RunFolder, hardware, versions, write_json
+from latticezoo.zoo.base import ZooModel
+
+#: How values of known targets are written on axes: name and unit.
+QUANTITIES = {"density": "n − ½", "force": "force (t per unit of Q)"}
+
+
+class Results:
+    """Collects the rows of a leaderboard.
+
+    Args:
+        data: What all members were trained on; its test split is what they are measured on.
+        transfer: Exact states of another lattice, or None.
+
+    Attributes:
+        rows: One mapping a member, in the order they were added.
+    """
+
+    def __init__(self, data: LatticeData, transfer: LatticeData | None = None) -> None:
+        self.data = data
+        self.test = data.samples("test")
+        self.transfer = transfer
+        self.target = data.task.targets[0].name
+        self.quantity = QUANTITIES.get(self.target, self.target)
+        self.rows: list[dict[str, Any]] = []
+        self.pairs: dict[str, Pairs] = {}
+        self.histories: dict[str, dict[str, np.ndarray]] = {}
+
+    def add_baselines(self) -> None:
+        """Measure what every network has to beat."""
+        for label, model in baselines(self.data.task, self.data.samples("train")).items():
+            self.rows.append({"label": label, "baseline": True, **self.measure(label, model)})
+
+    def add(
+        self, label: str, network: ZooModel, record: Mapping[str, Any], folder: RunFolder
+    ) -> dict[str, Any]:
+        """Measure one network.
+
+        Args:
+            label: Its name in tables and legends.
+            network: In eval mode.
+            record: The record of its training run; empty when it was not trained here.
+            folder: The run, for the learning curve.
+
+        Returns:
+            The row.
+        """
+        row = {
+            "label": label,
+            "baseline": False,
+            **self.measure(label, network),
+            "receptive_radius": network.receptive_radius,
+            **{
+                key: record[key]
+                for key in ("training_seconds", "epochs", "best_epoch")
+                if key in record
+            },
+            "network": network.config(),
+        }
+        self.rows.append(row)
+        if record and folder.metrics.exists():
+            table = np.genfromtxt(folder.metrics, delimiter=",", names=True, deletechars="")
+            self.histories[label] = {
+                name: np.atleast_1d(table[name]) for name in ("seconds", "val/rmse")
+            }
+        return row
+
+    def measure(self, label: str, model: Model) -> dict[str, Any]:
+        """Errors, equivariance, size and speed of any map."""
+        with torch.no_grad():
+            self.pairs[label] = pairs(model, self.test, self.target)
+            row: dict[str, Any] = errors(self.pairs[label])
+            if self.transfer is not None:
+                other = errors(pairs(model, self.transfer.samples("test"), self.target))
+                row |= {f"transfer_{name}": value for name, value in other.items()}
+                row["rmse_transfer"] = other.get("rmse_trajectory", other["rmse_all"])
+            for dtype in (torch.float64, torch.float32):
+                report = equivariance(model, self.data.task, self.test, dtype)
+                name = str(dtype).removeprefix("torch.")
+                row[f"equivariance_{name}"] = report.error
+                row[f"equivariance_{name}_worst"] = report.worst
+                row["equivariance_group"] = f"{report.elements} elements of {report.group}"
+            speed = sites_per_second(model, self.test)
+        row["parameters"] = parameter_count(model)
+        row["sites_per_second"] = speed
+        row["seconds_per_site"] = 1 / speed
+        return row
+
+    def write(self, out: Path, settings: Mapping[str, Any]) -> list[Path]:
+        """Print the leaderboard; save it as CSV, JSON and pictures.
+
+        Args:
+            out: The folder.
+            settings: What was compared, plain values.
+
+        Returns:
+            The files.
+        """
+        other = "" if self.transfer is None else str(self.transfer.lattice)
+        print_table(self.rows, self.quantity, other)
+        table = write_csv(out / "leaderboard.csv", self.rows)
+        details = write_json(
+            out / "leaderboard.json",
+            {
+                **settings,
+                "task": self.data.task.to_dict(),
+                "target": self.target,
+                **describe_data(self.data),
+                "split_sizes": self.data.split_sizes,
+                "transfer_lattice": other or None,
+                "members": ordered(self.rows),
+                "hardware": hardware(),
+                "versions": versions(),
+            },
+        )
+        return [table, details, *self._pictures(out)]
+
+    def _pictures(self, out: Path) -> list[Path]:
+        labels = [row["label"] for row in ordered(self.rows)]
+        shown = {label: self.pairs[label] for label in labels[:6]}
+        differences = {
+            label: {kind: predicted - exact for kind, (exact, predicted) in entry.items()}
+            for label, entry in shown.items()
+        }
+        spread = self.rows[0].get("spread_trajectory", self.rows[0]["spread_all"])
+        trained = [
+            {**row, "rmse": row.get("rmse_trajectory", row["rmse_all"])}
+            for row in ordered(self.rows)
+            if row["label"] != "training mean"
+        ]
+        pictures = [
+            plots.parity(out / "parity.png", shown, self.quantity),
+            plots.error_histogram(out / "errors.png", differences, self.quantity),
+            plots.accuracy_against_cost(out / "cost.png", trained, self.quantity, spread),
+        ]
+        if self.histories:
+            pictures.append(
+                plots.learning_curve(out / "learning.png", self.histories, self.quantity)
+            )
+        return pictures

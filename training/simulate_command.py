@@ -1,0 +1,378 @@
+"""Run Langevin dynamics with a network, or with the exact solver, and analyse it.
+
+Settings come from a YAML file (quench.yaml is one that comes with the library) and from options,
+which win; values inside a section have dots:
+
+  latticezoo simulate quench.yaml --model gcn.holstein_weak
+  latticezoo simulate quench.yaml --model exact --lattice 16 --replicas 8 --steps 400
+  latticezoo simulate quench.yaml --model runs/my-run --dynamics.dt 0.05
+
+--model is "exact", the name of pretrained weights, a checkpoint, or a run folder. The folder --out
+receives the trajectory (HDF5), a summary (JSON) and pictures. The same command goes on with a run
+that was interrupted or killed.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latticezoo.symmetry.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from latticezoo.simulate.forcefield import System
+    from latticezoo.simulate.run import Result
+    from latticezoo.simulate.state import State
+    from latticezoo.symmetry.lattices import Lattice
+    from latticezoo.zoo.base import ZooModel
+
+_SETTINGS: dict[str, type] = {
+    "system": object,
+    "lattice": object,
+    "model": str,
+    "initial": dict,
+    "dynamics": dict,
+    "steps": int,
+    "replicas": int,
+    "seed": int,
+    "sample_every": int,
+    "frame_every": int,
+    "checkpoint": dict,
+    "device": str,
+}
+_INITIAL: dict[str, dict[str, type]] = {
+    "random": {"amplitude": float, "distribution": str},
+    "staggered": {"amplitude": float, "noise": float},
+    "thermal": {"temperature": float},
+}
+_DYNAMICS: dict[str, type] = {"name": str, "dt": float, "temperature": object, "damping": float}
+_CHECKPOINT: dict[str, type] = {"every_steps": int, "every_seconds": float}
+_DEFAULTS: dict[str, Any] = {
+    "system": "holstein_weak",
+    "lattice": "square(16, 16)",
+    "model": "exact",
+    "initial": {"kind": "random"},
+    "dynamics": {"name": "langevin"},
+    "steps": 1000,
+    "replicas": 1,
+    "seed": 0,
+    "sample_every": 10,
+    "frame_every": 100,
+    "device": "cpu",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add = parser.add_argument
+    add("settings", nargs="?", metavar="YAML", help="settings; a bare name finds packaged ones")
+    add("--model", help="exact, pretrained name, checkpoint or run folder")
+    add("--system", dest="system_name", metavar="NAME", help="preset, such as holstein_weak")
+    add("--lattice", help="such as square(32), or 32 for another size of the same lattice")
+    add("--steps", type=int, help="number of time steps")
+    add("--replicas", type=int, help="independent copies, run together")
+    add("--seed", type=int, help="of initial states and noise")
+    add("--temperature", type=float, help="of the bath, in units of the hopping t")
+    add("--device", help="cpu (default) or cuda")
+    add("--out", type=Path, metavar="DIR", help="folder (default simulations/<settings>-<model>)")
+
+
+def dotted_heads() -> tuple[str, ...]:
+    """Sections of the settings whose values are options too."""
+    return ("system", "initial", "dynamics", "checkpoint")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    from latticezoo.training.names import read_config
+    from latticezoo.training.settings import merge
+    from latticezoo.training.train import written
+
+    given = read_config(arguments.settings) if arguments.settings else {}
+    options = {
+        name: getattr(arguments, name)
+        for name in ("model", "lattice", "steps", "replicas", "seed", "device")
+        if getattr(arguments, name) is not None
+    }
+    dotted = {head: values for head, values in arguments.dotted.items() if values}
+    if arguments.system_name is not None:
+        options["system"] = arguments.system_name
+    if arguments.temperature is not None:
+        dotted = merge(dotted, {"dynamics": {"temperature": arguments.temperature}})
+    if "system" in dotted and isinstance(given.get("system"), str):
+        given["system"] = {"name": given["system"]}
+    plan = Plan.make(merge(merge(given, options), dotted))
+    stem = Path(arguments.settings).stem if arguments.settings else "simulation"
+    label = Path(plan.model).name or "model"
+    out = arguments.out or Path("simulations") / f"{stem}-{label}"
+    written(*plan.run(out))
+    return 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A simulation, checked: everything that decides its result.
+
+    Attributes:
+        system: The exact system.
+        lattice: Where.
+        model: ``exact``, pretrained name, checkpoint or run folder.
+        initial: Kind of starting state and its parameters.
+        dynamics: Parameters of the dynamics, in natural units.
+        steps: Number of steps.
+        replicas: Number of replicas.
+        seed: Seed of everything random.
+        sample_every: Steps between samples of the observables.
+        frame_every: Steps between frames of the trajectory and maps of the order.
+        checkpoint: How often to save.
+        device: Where to compute.
+    """
+
+    system: System
+    lattice: Lattice
+    model: str
+    initial: dict[str, Any]
+    dynamics: dict[str, Any]
+    steps: int
+    replicas: int
+    seed: int
+    sample_every: int
+    frame_every: int
+    checkpoint: dict[str, Any]
+    device: str
+
+    @classmethod
+    def make(cls, given: Mapping[str, Any]) -> Plan:
+        """Check settings and fill in defaults.
+
+        Raises:
+            InputError: For an unknown key (with the nearest one), or a value out of range.
+        """
+        from latticezoo.training.settings import convert, merge, section
+
+        values = merge(_DEFAULTS, section(given, "the settings", _SETTINGS))
+        initial = dict(values["initial"])
+        kind = initial.pop("kind", "random")
+        if kind not in _INITIAL:
+            raise unknown("kind of initial state", kind, _INITIAL)
+        dynamics = section(values["dynamics"], "dynamics", _DYNAMICS)
+        if dynamics["name"] != "langevin":
+            raise unknown("dynamics", dynamics["name"], ["langevin"])
+        if dynamics.get("temperature") is not None:
+            dynamics["temperature"] = convert(dynamics["temperature"], float, "temperature")
+        for name in ("steps", "replicas", "sample_every", "frame_every"):
+            if values[name] < 1:
+                raise InputError(f"{name} is {values[name]}; it must be at least 1.")
+        if values["seed"] < 0:
+            raise InputError(f"seed is {values['seed']}; it must be 0 or more.")
+        return cls(
+            system=_system(values["system"]),
+            lattice=_lattice(values["lattice"], given),
+            model=values["model"],
+            initial={"kind": kind, **section(initial, f"the {kind} initial state", _INITIAL[kind])},
+            dynamics=dynamics,
+            steps=values["steps"],
+            replicas=values["replicas"],
+            seed=values["seed"],
+            sample_every=values["sample_every"],
+            frame_every=values["frame_every"],
+            checkpoint=section(values.get("checkpoint"), "checkpoint", _CHECKPOINT),
+            device=values["device"],
+        )
+
+    def run(self, out: Path) -> list[Path]:
+        """Simulate into a folder, or go on there, and write summary and pictures.
+
+        Raises:
+            InputError: When the folder holds another simulation, or the parts do not fit together.
+        """
+        from latticezoo.simulate.run import Checkpoint, Trajectory, simulate
+        from latticezoo.training.pictures import simulation_pictures
+        from latticezoo.training.runs import write_json
+
+        force_field = self.force_field()
+        # The state is made before the folder, so that a mistake leaves nothing behind.
+        initial, dynamics = self.state(), self.langevin()
+        observers = self.observers()
+        every = {"every_steps": None, "every_seconds": 60.0, **self.checkpoint}
+        result = simulate(
+            force_field,
+            dynamics,
+            initial,
+            self.steps,
+            lattice=self.lattice,
+            observers=observers,
+            trajectory=Trajectory(out / "trajectory.h5", every=self.frame_every),
+            checkpoint=Checkpoint(out / "checkpoint.h5", **every),
+        )
+        summary = self.summary(result)
+        pictures = simulation_pictures(out, self, {self.label: result})
+        return [out / "trajectory.h5", write_json(out / "summary.json", summary), *pictures]
+
+    @property
+    def label(self) -> str:
+        """Name of what drives the run, for legends."""
+        return self.model if self.model == "exact" else Path(self.model).name
+
+    @property
+    def time_unit(self) -> float:
+        """Unit of time τ₀ of the system; 1 where it has none."""
+        return float(getattr(self.system, "tau0", 1.0))
+
+    def force_field(self) -> Any:
+        """The exact system, or the network in the place of its electrons.
+
+        Raises:
+            InputError: When the network serves another task, or the lattice is too small for it.
+        """
+        if self.model == "exact":
+            return self.system
+        network = load_network_by_name(self.model).to(self.device)
+        targets = [field.name for field in network.task.targets]
+        task = self.system.task(self.lattice.family, target=targets[0])
+        if task != network.task:
+            raise InputError(
+                f"{self.model} serves the task {network.task.name!r} ({', '.join(targets)}), "
+                f"not {task.name!r} of system {self.system.name!r} on {self.lattice}."
+            )
+        return self.system.learned(network)
+
+    def state(self) -> State:
+        """The starting state, amplitudes in the system's unit of displacement."""
+        from latticezoo.simulate import initial as states
+
+        options = {k: v for k, v in self.initial.items() if k != "kind" and v is not None}
+        unit = float(getattr(self.system, "Q0", 1.0))
+        if self.initial["kind"] == "thermal":
+            stiffness = float(getattr(self.system, "k", 1.0))
+            options = {"temperature": 1.0, **options, "stiffness": stiffness, "mass": self._mass}
+        else:
+            options["amplitude"] = options.get("amplitude", 1.0) * unit
+            if "noise" in options:
+                options["noise"] *= unit
+        make = getattr(states, self.initial["kind"])
+        return make(self.lattice, self.replicas, seed=self.seed, **options).to(self.device)
+
+    @property
+    def _mass(self) -> float:
+        (mass,) = self.system.masses.values()
+        return mass
+
+    def langevin(self) -> Any:
+        """The dynamics, dt and damping from natural units to those of the system."""
+        from latticezoo.simulate.dynamics.langevin import Langevin
+
+        system: Any = self.system
+        given = self.dynamics
+        damping = given.get("damping")
+        temperature = given.get("temperature")
+        return Langevin(
+            dt=given.get("dt", 0.1) * self.time_unit,
+            temperature=system.temperature if temperature is None else temperature,
+            damping=system.damping if damping is None else damping * self._mass / self.time_unit,
+            mass=self._mass,
+        )
+
+    def observers(self) -> list[Any]:
+        """Order, its correlation, kinetic temperature; maps of the order with the frames."""
+        from latticezoo.simulate.observers import (
+            CorrelationFunction,
+            KineticTemperature,
+            OrderParameter,
+        )
+        from latticezoo.training.pictures import LocalOrder
+
+        self.lattice.stagger  # noqa: B018 - raises where the lattice holds no staggered order
+        return [
+            OrderParameter(self.sample_every),
+            CorrelationFunction(self.sample_every),
+            KineticTemperature(self.sample_every),
+            LocalOrder(self.frame_every),
+        ]
+
+    def summary(self, result: Result) -> dict[str, Any]:
+        """What the run was and what came out, plain values."""
+        import numpy as np
+
+        from latticezoo.training.analysis import correlation_lengths
+        from latticezoo.training.runs import hardware, versions
+
+        order = result.observers["order_parameter"]
+        local = result.observers["local_order"]
+        kinetic = result.observers["kinetic_temperature"]
+        length = correlation_lengths(local.values, self.lattice)
+        half = len(kinetic.values) // 2
+        return {
+            "system": {"system": self.system.name, **getattr(self.system, "parameters", {})},
+            "lattice": str(self.lattice),
+            "model": self.model,
+            "initial": self.initial,
+            "dynamics": self.dynamics,
+            "steps": self.steps,
+            "replicas": self.replicas,
+            "seed": self.seed,
+            "time_unit": self.time_unit,
+            "final": {
+                "time": float(result.state.time / self.time_unit),
+                "order_parameter": order.values[-1].tolist(),
+                "mean_absolute_order_parameter": float(np.abs(order.values[-1]).mean()),
+                "kinetic_temperature_second_half": float(kinetic.values[half:].mean()),
+            },
+            "correlation_length": {
+                "times": (local.times / self.time_unit).tolist(),
+                "mean": _plain(length.mean),
+                "standard_error": _plain(length.error),
+            },
+            "hardware": hardware(),
+            "versions": versions(),
+        }
+
+
+def _plain(values: np.ndarray) -> list[float | None]:
+    return [float(v) if v == v else None for v in values]
+
+
+def _system(given: Any) -> System:
+    from latticezoo.simulate.systems import create_system
+
+    if isinstance(given, str):
+        return create_system(given)
+    if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
+        raise InputError(f"system is {given!r}; give a preset, or a name with parameters.")
+    return create_system(**given)
+
+
+def _lattice(given: Any, settings: Mapping[str, Any]) -> Lattice:
+    from latticezoo.symmetry.lattices import Lattice
+
+    if isinstance(given, int) or str(given).isdigit():
+        given = f"square({given})"
+    return Lattice.parse(str(given))
+
+
+def load_network_by_name(name: str) -> ZooModel:
+    """A network from a checkpoint, a run folder, a card folder or a pretrained name.
+
+    Raises:
+        InputError: When there is none of that name, with the nearest names.
+    """
+    from latticezoo.zoo.pretrained import list_pretrained, load_pretrained
+
+    path = Path(name)
+    if path.suffix == ".ckpt" or (path / "run.json").exists():
+        from latticezoo.training.runs import RunFolder
+        from latticezoo.zoo.base import ZooModel
+
+        return ZooModel.load_from_checkpoint(
+            path if path.is_file() else RunFolder(path).best
+        ).eval()
+    if name.startswith("local-dir:") or name in list_pretrained():
+        return load_pretrained(name)
+    if (path / "config.json").exists():
+        return load_pretrained(f"local-dir:{path}")
+    raise unknown("model", name, ["exact", *list_pretrained()])
