@@ -121,13 +121,20 @@ class Parts:
         """Remove the folder with all that is in it."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def remove_if_empty(self) -> None:
+        """Remove the folder when it holds no part worth keeping."""
+        if not any(self.folder.glob("[!.]*.h5")):
+            self.remove()
+
     def remove_leftovers(self) -> None:
         """Remove half-written files that a killed process left, here and beside the target."""
-        for path in (self.target, *self.folder.glob("*.h5")):
-            leftover = re.compile(re.escape(f".{path.stem}-") + r"[a-z0-9_]{8}\.h5")
-            for found in path.parent.iterdir():
-                if leftover.fullmatch(found.name):
-                    found.unlink(missing_ok=True)
+        for half in self.folder.glob(".*.h5"):
+            half.unlink(missing_ok=True)
+        stem, suffix = re.escape(f".{self.target.stem}-"), re.escape(self.target.suffix)
+        half_target = re.compile(f"{stem}[a-z0-9_]{{8}}{suffix}")
+        for found in self.target.parent.glob(".*"):
+            if half_target.fullmatch(found.name):
+                found.unlink(missing_ok=True)
 
     @contextmanager
     def lock(self, waiting: Callable[[], None]) -> Iterator[None]:

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from latticezoo.simulate.describe import library_version
-from latticezoo.simulate.hdf5 import read_hdf5, store, write_hdf5
+from latticezoo.simulate.hdf5 import damaged, read_hdf5, store, write_hdf5
 from latticezoo.symmetry.errors import InputError
 from latticezoo.symmetry.fields import Field, check_layout
 from latticezoo.symmetry.lattices import Lattice
@@ -137,6 +137,8 @@ class LabelledData:
                     raise InputError(
                         f"the data lack the {group} {name!r} of task {self.task.name!r}."
                     )
+        for name in self.fields:
+            self.task.input(name)  # raises for a field that is no input of the task
         for name in self.labels:
             if name not in types:
                 raise InputError(f"the label {name!r} has no type; give its Field in types.")
@@ -260,11 +262,7 @@ class LabelledData:
         """
         with read_hdf5(path, "dataset") as file:
             header = _Header.read(path, file)
-            arrays = {}
-            for name in header.contents:
-                if name not in file:
-                    raise InputError(f"the dataset file {path} lacks the dataset {name}.")
-                arrays[name] = file[name][...]
+            arrays = {name: file[name][...] for name in header.contents}
         check_finite(arrays, os.fspath(path))
         data = cls.from_arrays(
             arrays,
@@ -319,11 +317,12 @@ def write_dataset(path: str | os.PathLike[str], data: LabelledData) -> str:
         "content_hash": digest,
     }
     with write_hdf5(path) as file:
-        file.attrs.update(attributes)
+        for name, value in attributes.items():
+            file.attrs[name] = _text(value) if isinstance(value, str) else value
         for name in sorted(arrays):
             store(file, name, arrays[name])
             if name in types:
-                file[name].attrs["field"] = canonical_json(types[name].to_dict())
+                file[name].attrs["field"] = _text(canonical_json(types[name].to_dict()))
         file.attrs["complete"] = True
     return digest
 
@@ -341,7 +340,7 @@ class _Header:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], file: h5py.File) -> _Header:
-        attrs = file.attrs
+        attrs = _plain(file.attrs)
         if attrs.get("format") != FORMAT or not attrs.get("complete", False):
             raise InputError(f"{path} is an HDF5 file, but no finished dataset of this library.")
         if attrs["format_version"] > FORMAT_VERSION:
@@ -349,8 +348,20 @@ class _Header:
                 f"{path} has dataset format {attrs['format_version']}, newer than "
                 f"{FORMAT_VERSION}, the newest that this version reads; update the library."
             )
+        contents = json.loads(attrs["contents"])
+        for name in contents:
+            if not isinstance(file.get(name), h5py.Dataset):
+                raise InputError(f"the dataset file {path} has no readable dataset {name}.")
+        try:
+            return cls._parse(file, contents)
+        except (InputError, AttributeError) as error:  # text that was damaged
+            raise damaged(path, "dataset", error) from error
+
+    @classmethod
+    def _parse(cls, file: h5py.File, contents: list[str]) -> _Header:
+        attrs = _plain(file.attrs)
         source = Source(
-            system=str(attrs["system"]),
+            system=attrs["system"],
             parameters=json.loads(attrs["parameters"]),
             recipe=str(attrs["recipe"]),
             options=json.loads(attrs["options"]),
@@ -360,17 +371,38 @@ class _Header:
             created_with=json.loads(attrs["created_with"]),
         )
         types = {
-            name: Field.from_dict(json.loads(dataset.attrs["field"]))
-            for name, dataset in file.get("labels", {}).items()
+            name.removeprefix("labels/"): Field.from_dict(
+                json.loads(_plain(file[name].attrs)["field"])
+            )
+            for name in contents
+            if name.startswith("labels/")
         }
         return cls(
             Task.from_dict(json.loads(attrs["task"])),
             Lattice.parse(attrs["lattice"]),
             source,
             types,
-            json.loads(attrs["contents"]),
+            contents,
             str(attrs["content_hash"]),
         )
+
+
+def _text(text: str) -> np.ndarray:
+    """Text of fixed length for an attribute.
+
+    Text of variable length lies in a part of the file that HDF5 does not checksum, where one
+    damaged byte can send the HDF5 library into an endless loop.
+    """
+    encoded = text.encode()
+    return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(1, len(encoded))))
+
+
+def _plain(attributes: h5py.AttributeManager) -> dict[str, Any]:
+    """Attributes with text decoded."""
+    return {
+        name: value.decode() if isinstance(value, bytes) else value
+        for name, value in attributes.items()
+    }
 
 
 def read_source(path: str | os.PathLike[str]) -> Source:

@@ -126,7 +126,12 @@ class HolsteinRecipe(Recipe):
         if self.random and self.staggered_fraction:
             self.geometry.stagger  # noqa: B018  raises for odd sides
         if self.trajectories:
-            self.frame_steps()
+            self.frame_steps()  # raises when there are too few steps
+        if self.trajectories and self.start == "hot" and self.system.kappa <= 0:
+            raise InputError(
+                f"start is 'hot' with kappa {self.system.kappa}; its variance 5/kappa needs "
+                "kappa > 0."
+            )
 
     def _check_numbers(self) -> None:
         for name in ("dt", "last_time", "start_amplitude"):
@@ -267,10 +272,6 @@ class HolsteinRecipe(Recipe):
         if self.start == "random":
             amplitude = self.start_amplitude * system.Q0
             return initial.random(lattice, (number,), amplitude=amplitude, seed=seed)
-        if system.kappa <= 0:
-            raise InputError(
-                f"start is 'hot' with kappa {system.kappa}; its variance 5/kappa needs kappa > 0."
-            )
         return initial.thermal(
             lattice,
             (number,),

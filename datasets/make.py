@@ -62,9 +62,13 @@ def make_dataset(
             parts.remove()
             return target
         parts.remove_leftovers()
-        check_space(target, made.size)
-        done = _make_parts(made, parts, workers, progress)
-        write_dataset(target, LabelledData.concatenate(done))
+        try:
+            check_space(target, made.size)
+            done = _make_parts(made, parts, workers, progress)
+            write_dataset(target, LabelledData.concatenate(done))
+        except BaseException:
+            parts.remove_if_empty()
+            raise
         parts.remove()
     return target
 

@@ -161,11 +161,8 @@ def _rebuilt(error: Message) -> Exception:
     if error["kind"] == "input":
         return InputError(error["message"])
     if error["kind"] == "os":
-        return (
-            OSError(error["errno"], error["message"])
-            if error["errno"]
-            else OSError(error["message"])
-        )
+        number, text, file = error["os"]
+        return OSError(number, text, file) if number else OSError(error["message"])
     if error["kind"] == "memory":
         return MemoryError(error["message"])
     return RuntimeError(f"a worker process failed:\n{error['traceback']}")
@@ -253,7 +250,7 @@ def _described(error: BaseException) -> Message:
     return {
         "kind": kind,
         "message": str(error),
-        "errno": getattr(error, "errno", None),
+        "os": [getattr(error, name, None) for name in ("errno", "strerror", "filename")],
         "traceback": "".join(traceback.format_exception(error)),
     }
 

@@ -57,8 +57,8 @@ def split_by_group(
         chosen = np.flatnonzero(side == index)
         if fraction > 1e-12 and not len(chosen):
             raise InputError(
-                f"{len(np.unique(group_of))} independent trajectories and random configurations "
-                f"are too few for a {name} split; make more, or set its fraction to 0."
+                f"the data hold {len(np.unique(group_of))} independent trajectories and random "
+                f"configurations, too few for a {name} split; make more, or set its fraction to 0."
             )
         result[name] = torch.from_numpy(chosen)
     return result

@@ -90,7 +90,7 @@ def _recipe_parser(name: str, cls: type) -> argparse.ArgumentParser:
             text = f"{text.rstrip('.')} (default {item.default})."
         parser.add_argument(
             f"--{item.name}",
-            type=_reader(hints[item.name], item.name),
+            type=_reader(hints[item.name]),
             metavar="VALUE",
             help=text.replace("%", "%%"),
         )
@@ -115,7 +115,7 @@ def _explanations(cls: type) -> dict[str, str]:
     return texts
 
 
-def _reader(hint: Any, name: str) -> Any:
+def _reader(hint: Any) -> Any:
     """Function that reads the text of an option according to its type hint."""
     union = get_origin(hint) in (Union, types.UnionType)
     kinds = [kind for kind in (get_args(hint) if union else (hint,)) if kind is not type(None)]
@@ -132,7 +132,7 @@ def _reader(hint: Any, name: str) -> Any:
             except ValueError:
                 continue
         wanted = " or ".join(names.get(kind, kind.__name__) for kind in kinds)
-        raise InputError(f"{name} is {text!r}; it must be {wanted}.")
+        raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
 
     return read
 
