@@ -16,6 +16,7 @@ _HOMES = {
     "ForceField": "forcefield",
     "FunctionObserver": "observers",
     "Holstein": "systems.holstein",
+    "JahnTeller": "systems.jahn_teller",
     "KineticTemperature": "observers",
     "Langevin": "dynamics.langevin",
     "LearnedForceField": "forcefield",

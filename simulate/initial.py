@@ -40,11 +40,11 @@ def random(
     lattice: Lattice,
     replicas: int | Sequence[int] = 1,
     *,
-    amplitude: float = 1.0,
+    amplitude: float | Sequence[float] = 1.0,
     seed: int = 0,
     distribution: str = "uniform",
     field: str = "Q",
-    channels: int = 1,
+    channels: int | None = None,
     dtype: torch.dtype = torch.float64,
     device: torch.device | str | None = None,
 ) -> State:
@@ -54,18 +54,25 @@ def random(
         lattice: The lattice, of N sites.
         replicas: Number of replicas, or the replica numbers.
         amplitude: Half width of the uniform distribution on [−amplitude, amplitude], or the
-            standard deviation of the normal one.
+            standard deviation of the normal one; one number, or one for each channel.
         seed: Seed of the state, and of the noise of the run unless the dynamics has its own.
         distribution: "uniform" or "normal".
         field: Name of the field.
-        channels: Components C a site.
+        channels: Components C a site; None: as many as there are amplitudes.
         dtype: Precision of the state.
         device: Device of the state.
 
     Returns:
         State with the field ``[R, N, C]`` and no momenta (zero).
     """
-    check_positive("amplitude", amplitude, zero=True)
+    scales = np.atleast_1d(amplitude)
+    for value in scales.tolist():
+        check_positive("amplitude", value, zero=True)
+    channels = len(scales) if channels is None else channels
+    if len(scales) not in (1, channels):
+        raise InputError(
+            f"{len(scales)} amplitudes are given for {channels} channels; give one for each."
+        )
     if distribution not in ("uniform", "normal"):
         raise InputError(f"distribution is {distribution!r}; it must be 'uniform' or 'normal'.")
     shape = (lattice.n_sites, channels)
@@ -73,8 +80,8 @@ def random(
     def draw(replica: int) -> NDArray[np.float64]:
         stream = f"initial/{field}"
         if distribution == "normal":
-            return amplitude * normal(seed, replica, 0, shape, stream)
-        return amplitude * (2 * uniform(seed, replica, 0, shape, stream) - 1)
+            return scales * normal(seed, replica, 0, shape, stream)
+        return scales * (2 * uniform(seed, replica, 0, shape, stream) - 1)
 
     numbers = replica_numbers(replicas)
     return State({field: _stack(draw, numbers, dtype, device)}, replicas=numbers, seed=seed)

@@ -7,6 +7,7 @@ trajectory file and the result. :class:`TimeAverage` keeps the running mean alon
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -22,6 +23,8 @@ from latticezoo.simulate.trajectory import check_every
 from latticezoo.symmetry.errors import InputError
 from latticezoo.symmetry.lattices import Lattice
 
+_CHANNEL = re.compile(r"(?P<field>.+)\[(?P<channel>\d+)\]")
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -33,17 +36,27 @@ class Snapshot:
     dynamics: Any
 
     def values(self, source: str) -> Tensor:
-        """Site values ``[R, N, C]``: a field by name, or "density".
+        """Site values ``[R, N, C]``: a field by name, one of its channels, or "density".
 
-        "density" is the density n of the electrons, read off the forces where the force field has
+        "Q[2]" is channel 2 of the field Q, ``[R, N, 1]``. "density" is the density n of the
+        electrons, read off the forces where the force field has
         ``density_from_forces(fields, forces, lattice)``: no further diagonalization.
 
         Raises:
-            InputError: There is no such field, or the force field gives no density.
+            InputError: There is no such field or channel, or the force field gives no density.
         """
         state = self.state
         if source in state.fields:
             return state.fields[source]
+        selected = _CHANNEL.fullmatch(source)
+        if selected and selected["field"] in state.fields:
+            values, channel = state.fields[selected["field"]], int(selected["channel"])
+            if channel >= values.shape[-1]:
+                raise InputError(
+                    f"an observer asks for {source!r}, but the field has the channels 0 to "
+                    f"{values.shape[-1] - 1}."
+                )
+            return values[..., channel : channel + 1]
         density = getattr(self.force_field, "density_from_forces", None)
         if source == "density" and callable(density):
             return density(state.fields, state.forces, self.lattice)
@@ -161,7 +174,7 @@ class OrderParameter(Observer):
     Args:
         every: Sampling interval.
         name: Name of the samples.
-        source: "density", or a field by name.
+        source: "density", a field by name, or one of its channels, such as "Q[2]".
     """
 
     source: str = "density"
@@ -182,7 +195,7 @@ class StructureFactor(Observer):
     Args:
         every: Sampling interval.
         name: Name of the samples.
-        source: "density", or a field by name.
+        source: "density", a field by name, or one of its channels, such as "Q[2]".
     """
 
     source: str = "density"
@@ -208,7 +221,7 @@ class CorrelationFunction(Observer):
     Args:
         every: Sampling interval.
         name: Name of the samples.
-        source: "density", or a field by name.
+        source: "density", a field by name, or one of its channels, such as "Q[2]".
         local: Correlate the local order φ_i = ±(v_i − mean of the neighbours); False: v itself.
         connected: Subtract ⟨φ⟩².
     """

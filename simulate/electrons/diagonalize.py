@@ -25,7 +25,12 @@ from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from latticezoo.simulate.electrons.fermi import Filling, check_ensemble, fill
-from latticezoo.simulate.electrons.lapack import Solution, solve_diagonals, solve_matrices
+from latticezoo.simulate.electrons.lapack import (
+    Solution,
+    solve_diagonals,
+    solve_matrices,
+    solve_site_blocks,
+)
 from latticezoo.simulate.workers import pool
 from latticezoo.symmetry.errors import InputError, unknown
 
@@ -53,6 +58,8 @@ class ThermalState:
         grand_potential: Ω = A − μ N_e ``[B]``.
         levels: ε in rising order ``[B, N]``.
         density_matrix: ρ_ij = ⟨c_j† c_i⟩ ``[B, N, N]``, when asked for; ∂A/∂h_ji = ρ_ij.
+        site_density: Its blocks on the sites ``[B, sites, states, states]``, when h was given with
+            site blocks.
     """
 
     mu: Tensor
@@ -64,6 +71,7 @@ class ThermalState:
     grand_potential: Tensor
     levels: Tensor
     density_matrix: Tensor | None = None
+    site_density: Tensor | None = None
 
 
 def thermal_state(
@@ -73,6 +81,7 @@ def thermal_state(
     mu: float | None = None,
     *,
     diagonal: Tensor | None = None,
+    site_blocks: Tensor | None = None,
     density_matrix: bool = False,
     workers: int = 1,
     backend: str = "auto",
@@ -87,10 +96,13 @@ def thermal_state(
         n_electrons: Number of electrons, whole or not; or
         mu: the chemical potential. Give one of the two.
         diagonal: Real ``[B, N]``, added to the diagonal of one common ``h``.
+        site_blocks: Hermitian ``[B, sites, states, states]``, added to one common ``h`` in which
+            the states of a site (orbitals, spins) follow each other; instead of a diagonal.
         density_matrix: Whether to form the density matrix.
         workers: Number of processes for a batch on the CPU.
         backend: ``lapack``, ``torch``, or ``auto``: torch for tensors on a GPU, LAPACK elsewhere.
-            torch runs on the device of ``diagonal`` or ``h``; its low bits depend on the batch.
+            torch runs on the device of ``diagonal``, ``site_blocks`` or ``h``; its low bits
+            depend on the batch.
 
     Returns:
         The thermal averages, on the device of the input.
@@ -105,17 +117,18 @@ def thermal_state(
         raise InputError(f"workers is {workers}; it must be a whole number of at least 1.")
     if not sparse.issparse(h) and not isinstance(h, Tensor):
         h = torch.from_numpy(np.asarray(h))
-    _check_shapes(h, diagonal)
+    _check_shapes(h, diagonal, site_blocks)
     check_ensemble(temperature, n_electrons, mu, h.shape[-1])
-    lead = diagonal if diagonal is not None else h
+    local = diagonal if diagonal is not None else site_blocks
+    lead = local if local is not None else h
     device = lead.device if isinstance(lead, Tensor) else torch.device("cpu")
-    if backend == "torch" or (backend == "auto" and device.type != "cpu"):
-        return _solve_by_torch(h, diagonal, device, temperature, n_electrons, mu, density_matrix)
     filling = (float(temperature), n_electrons, mu, density_matrix)
-    return _collect(_solve_by_lapack(h, diagonal, workers, filling), device)
+    if backend == "torch" or (backend == "auto" and device.type != "cpu"):
+        return _solve_by_torch(h, local, device, *filling)
+    return _collect(_solve_by_lapack(h, local, workers, filling), device)
 
 
-def _check_shapes(h: Any, diagonal: Tensor | None) -> None:
+def _check_shapes(h: Any, diagonal: Tensor | None, blocks: Tensor | None) -> None:
     shape = tuple(h.shape)
     if len(shape) not in (2, 3) or shape[-1] != shape[-2] or 0 in shape:
         raise InputError(f"a Hamiltonian has shape [batch, N, N] or [N, N], not {list(shape)}.")
@@ -128,21 +141,33 @@ def _check_shapes(h: Any, diagonal: Tensor | None) -> None:
                 f"{list(diagonal.shape)} and {list(shape)}."
             )
         finite = finite and bool(diagonal.isfinite().all())
+    if blocks is not None:
+        if diagonal is not None:
+            raise InputError("give a diagonal or site blocks, which hold a diagonal, not both.")
+        shapes = tuple(blocks.shape)
+        square = len(shapes) == 4 and shapes[2] == shapes[3]
+        if len(shape) != 2 or not square or shapes[1] * shapes[2] != shape[-1]:
+            raise InputError(
+                f"site blocks [batch, sites, states, states] go with one Hamiltonian of sites × "
+                f"states, but they have shapes {list(blocks.shape)} and {list(shape)}."
+            )
+        finite = finite and bool(blocks.isfinite().all())
     if not finite:
         raise InputError("the Hamiltonian holds NaN or infinite values; only finite are accepted.")
 
 
 def _solve_by_lapack(
-    h: Any, diagonal: Tensor | None, workers: int, filling: tuple[Any, ...]
+    h: Any, local: Tensor | None, workers: int, filling: tuple[Any, ...]
 ) -> list[Solution]:
     if sparse.issparse(h):
         matrices: Any = _double(h)
     else:
         matrices = _double(h.detach().cpu().numpy())
     function: Any
-    if diagonal is not None:
-        items = list(diagonal.detach().double().cpu().numpy())
-        function, common = solve_diagonals, (matrices, *filling)
+    if local is not None:
+        items = list(_double(local.detach().cpu().numpy()))
+        function = solve_diagonals if local.ndim == 2 else solve_site_blocks
+        common = (matrices, *filling)
     else:
         items = [matrices] if sparse.issparse(h) or h.ndim == 2 else list(matrices)
         function, common = solve_matrices, filling
@@ -166,16 +191,22 @@ def _double(values: Any) -> Any:
 
 def _collect(solutions: list[Solution], device: torch.device) -> ThermalState:
     matrices = [s.density_matrix for s in solutions if s.density_matrix is not None]
+    blocks = [s.site_density for s in solutions if s.site_density is not None]
     return _assemble(
         [solution.filling for solution in solutions],
         _stack([solution.levels for solution in solutions], device),
         _stack([solution.density for solution in solutions], device),
         _stack(matrices, device) if matrices else None,
+        _stack(blocks, device) if blocks else None,
     )
 
 
 def _assemble(
-    fillings: list[Filling], levels: Tensor, density: Tensor, density_matrix: Tensor | None
+    fillings: list[Filling],
+    levels: Tensor,
+    density: Tensor,
+    density_matrix: Tensor | None,
+    site_density: Tensor | None,
 ) -> ThermalState:
     def column(name: str) -> Tensor:
         return _stack([getattr(filling, name) for filling in fillings], levels.device)
@@ -190,6 +221,7 @@ def _assemble(
         grand_potential=column("grand_potential"),
         levels=levels,
         density_matrix=density_matrix,
+        site_density=site_density,
     )
 
 
@@ -199,7 +231,7 @@ def _stack(rows: list[Any], device: torch.device) -> Tensor:
 
 def _solve_by_torch(
     h: Any,
-    diagonal: Tensor | None,
+    local: Tensor | None,
     device: torch.device,
     temperature: float,
     n_electrons: float | None,
@@ -209,8 +241,13 @@ def _solve_by_torch(
     dense = torch.from_numpy(h.toarray()) if sparse.issparse(h) else h.detach()
     dense = dense.to(device, torch.complex128 if dense.is_complex() else torch.float64)
     dense = dense if dense.ndim == 3 else dense[None]
-    if diagonal is not None:
-        dense = dense + torch.diag_embed(diagonal.detach().double())
+    states = 0
+    if local is not None and local.ndim == 2:
+        dense = dense + torch.diag_embed(local.detach().double())
+    elif local is not None:
+        states = local.shape[-1]
+        wide = torch.complex128 if local.is_complex() else torch.float64
+        dense = dense + _block_diagonal(local.detach().to(wide))
     levels, vectors = checked_eigh(dense)
     # The levels are few; filling them on the CPU shares the careful root search.
     fillings = [fill(row, float(temperature), n_electrons, mu) for row in levels.cpu().numpy()]
@@ -218,7 +255,20 @@ def _solve_by_torch(
     squares = vectors.real**2 + vectors.imag**2 if vectors.is_complex() else vectors * vectors
     density = torch.einsum("bim,bm->bi", squares, occupations)
     matrices = (vectors * occupations[:, None]) @ vectors.mH if density_matrix else None
-    return _assemble(fillings, levels, density, matrices)
+    blocks = None
+    if states:
+        split = vectors.unflatten(1, (-1, states))
+        weighted = split * occupations[:, None, None]
+        blocks = torch.einsum("biam,bicm->biac", weighted, split.conj())
+    return _assemble(fillings, levels, density, matrices, blocks)
+
+
+def _block_diagonal(blocks: Tensor) -> Tensor:
+    """Matrices ``[B, sites · states, sites · states]`` of site blocks and zeros."""
+    batch, sites, states, _ = blocks.shape
+    matrix = blocks.new_zeros(batch, sites, states, sites, states)
+    matrix.diagonal(dim1=1, dim2=3)[:] = blocks.movedim(1, -1)
+    return matrix.reshape(batch, sites * states, sites * states)
 
 
 def checked_eigh(h: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ Plain numpy without torch: this is what worker processes import.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -22,12 +22,16 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Solution:
-    """One configuration: filling, levels, density ⟨n_i⟩ and, when asked for, ρ_ij = ⟨c_j† c_i⟩."""
+    """One configuration: filling, levels, density ⟨n_i⟩ and, when asked for, ρ_ij = ⟨c_j† c_i⟩.
+
+    ``site_density`` holds the blocks of ρ on the sites, ``[sites, states, states]``.
+    """
 
     filling: Filling
     levels: Array
     density: Array
     density_matrix: Array | None
+    site_density: Array | None
 
 
 def solve_diagonals(
@@ -41,34 +45,41 @@ def solve_diagonals(
         filling: Temperature, electron number or None, chemical potential or None, and whether to
             form the density matrix.
     """
-    common = np.array(h, order="F") if isinstance(h, np.ndarray) else h.toarray(order="F")
     solutions = []
-    for diagonal in diagonals:
-        dense = common.copy(order="F")
-        np.einsum("ii->i", dense)[:] += diagonal
-        solutions.append(_solve(dense, *filling))
+    for work, diagonal in zip(_copies(h, len(diagonals)), diagonals, strict=True):
+        np.einsum("ii->i", work)[:] += diagonal
+        solutions.append(_solve_in_place(work, *filling))
     return solutions
 
 
 def solve_matrices(matrices: Sequence[Array | sparse.csr_array], *filling: Any) -> list[Solution]:
     """:func:`solve_diagonals` for whole matrices."""
-    return [
-        _solve(np.array(h, order="F") if isinstance(h, np.ndarray) else h.toarray("F"), *filling)
-        for h in matrices
-    ]
+    return [_solve_in_place(work, *filling) for h in matrices for work in _copies(h, 1)]
 
 
-def _solve(
+def _copies(h: Array | sparse.csr_array, count: int) -> Iterator[Array]:
+    """Give ``h``, dense and column-major, a number of times, in the same memory."""
+    work = np.empty(h.shape, h.dtype, order="F")
+    if isinstance(h, np.ndarray):
+        for _ in range(count):
+            work[:] = h
+            yield work
+        return
+    entries = h.tocoo(copy=True)
+    entries.sum_duplicates()
+    for _ in range(count):
+        work.fill(0)
+        work[entries.row, entries.col] = entries.data
+        yield work
+
+
+def _solve_in_place(
     h: Array, temperature: float, n_electrons: float | None, mu: float | None, full: bool
 ) -> Solution:
     levels, vectors = eigh_in_place(h)
     filling = fill(levels, temperature, n_electrons, mu)
-    return Solution(
-        filling,
-        levels,
-        squares(vectors) @ filling.occupations,
-        (vectors * filling.occupations) @ vectors.conj().T if full else None,
-    )
+    matrix = (vectors * filling.occupations) @ vectors.conj().T if full else None
+    return Solution(filling, levels, _squares(vectors) @ filling.occupations, matrix)
 
 
 def eigh_in_place(h: Array) -> tuple[Array, Array]:
@@ -98,8 +109,8 @@ def _workspace(n: int, is_complex: bool) -> tuple[Any, dict[str, int]]:
     return routine, {name: int(size.real) for name, size in zip(names, sizes, strict=True)}
 
 
-def squares(vectors: Array) -> Array:
-    """|V|², element by element."""
+def _squares(vectors: Array) -> Array:
+    """|V|², element by element; real vectors are overwritten, which spares a large array."""
     if np.iscomplexobj(vectors):
         return vectors.real**2 + vectors.imag**2
-    return vectors * vectors
+    return np.multiply(vectors, vectors, out=vectors)

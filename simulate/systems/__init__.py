@@ -7,15 +7,16 @@ from dataclasses import fields, replace
 from typing import Any
 
 from latticezoo.simulate.forcefield import System
-from latticezoo.simulate.systems import holstein
+from latticezoo.simulate.systems import holstein, jahn_teller
 from latticezoo.simulate.systems.holstein import Holstein
+from latticezoo.simulate.systems.jahn_teller import JahnTeller
 from latticezoo.symmetry.errors import InputError, unknown
 
 #: The classes by the name of the Hamiltonian.
-system_registry: dict[str, type[System]] = {"holstein": Holstein}
+system_registry: dict[str, type[System]] = {"holstein": Holstein, "jahn_teller": JahnTeller}
 
 #: Named parameter sets of all systems.
-PRESETS: dict[str, System] = {**holstein.PRESETS}
+PRESETS: dict[str, System] = {**holstein.PRESETS, **jahn_teller.PRESETS}
 
 
 def create_system(name: str, **parameters: Any) -> System:

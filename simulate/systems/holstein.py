@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from latticezoo.simulate.electrons.diagonalize import ThermalState, thermal_state
 from latticezoo.simulate.electrons.hopping import hopping_matrix
-from latticezoo.simulate.forcefield import Fields, System
+from latticezoo.simulate.forcefield import Fields
 from latticezoo.simulate.observables import local_order, staggered_order
+from latticezoo.simulate.systems.adiabatic import AdiabaticSystem, sums
 from latticezoo.symmetry.errors import InputError, unknown
 from latticezoo.symmetry.fields import Field
 from latticezoo.symmetry.lattices import Lattice
@@ -22,7 +21,7 @@ TARGETS = ("density", "force")
 
 
 @dataclass(frozen=True)
-class Holstein(System):
+class Holstein(AdiabaticSystem):
     r"""Spinless electrons and classical displacements Q_i on the square lattice or the chain.
 
     .. math::
@@ -79,37 +78,10 @@ class Holstein(System):
     families: ClassVar[tuple[str, ...]] = ("square", "chain")
 
     def __post_init__(self) -> None:
-        for what, value in self.parameters.items():
-            if value is None and what == "chemical_potential":
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise InputError(f"Holstein parameter {what} is {value!r}; it must be a number.")
-            if not math.isfinite(value):
-                raise InputError(f"Holstein parameter {what} is {value}; it must be finite.")
-        for what in ("k", "mass"):
-            if getattr(self, what) <= 0:
-                raise InputError(f"{what} is {getattr(self, what)}; it must be positive.")
-        for what in ("temperature", "damping"):
-            if getattr(self, what) < 0:
-                raise InputError(f"{what} is {getattr(self, what)}; it must be 0 or more.")
-        if not 0 < self.filling < 1:
-            raise InputError(
-                f"filling is {self.filling}; it must lie between 0 and 1, both excluded."
-            )
+        self.check_parameters(positive=("k", "mass"))
         self._check_stability("chain", 2)  # the weaker condition: it holds on every lattice
 
-    # ---- parameters and units ------------------------------------------------------------------
-
-    @property
-    def parameters(self) -> dict[str, float | None]:
-        """The physical parameters by name, plain values."""
-        names = ("g", "k", "kappa", "t", "temperature", "filling", "chemical_potential")
-        return {name: getattr(self, name) for name in (*names, "mass", "damping")}
-
-    @property
-    def masses(self) -> dict[str, float]:
-        """Mass of each moving field."""
-        return {"Q": self.mass}
+    # ---- units -----------------------------------------------------------------------------------
 
     @property
     def lambda_(self) -> float:
@@ -117,56 +89,9 @@ class Holstein(System):
         return self.g**2 / (8 * self.k * self.t)
 
     @property
-    def Q0(self) -> float:
-        """Unit of displacement, g/k."""
-        return self.g / self.k
-
-    @property
-    def omega(self) -> float:
-        """Frequency Ω = √(k/m) of a site."""
-        return math.sqrt(self.k / self.mass)
-
-    @property
-    def tau0(self) -> float:
-        """Unit of time, 1/Ω = √(m/k)."""
-        return 1 / self.omega
-
-    @property
-    def P0(self) -> float:
-        """Unit of momentum, m Ω Q0."""
-        return self.mass * self.omega * self.Q0
-
-    @property
     def kappa_ratio(self) -> float:
         """Elastic ratio κ̃ = κ/k."""
         return self.kappa / self.k
-
-    @property
-    def damping_ratio(self) -> float:
-        """Dimensionless damping γ̃ = (γ/m)/Ω."""
-        return self.damping / (self.mass * self.omega)
-
-    @property
-    def batch_invariant(self) -> bool:
-        """Whether a replica's bits are sure not to depend on the batch: LAPACK's are, a GPU's not.
-
-        With ``backend="auto"`` the fields decide where to diagonalize, so a machine with a GPU
-        makes no promise.
-        """
-        return self.backend == "lapack" or (
-            self.backend == "auto" and not torch.cuda.is_available()
-        )
-
-    @property
-    def has_particle_hole(self) -> bool:
-        """Whether the filling keeps the particle–hole symmetry: n = ½, or μ = 0."""
-        if self.chemical_potential is None:
-            return self.filling == 0.5
-        return self.chemical_potential == 0
-
-    def describe(self) -> dict[str, Any]:
-        """What tells two runs apart: the physics, not the number of processes."""
-        return {"class": type(self).__name__, "backend": self.backend, **self.parameters}
 
     # ---- electrons -----------------------------------------------------------------------------
 
@@ -186,12 +111,10 @@ class Holstein(System):
                 missing fields, wrong shapes, NaN.
         """
         self.check(fields, lattice)
-        fixed_mu = self.chemical_potential is not None
         return thermal_state(
             self.hamiltonian(lattice),
             self.temperature,
-            None if fixed_mu else self.filling * lattice.n_sites,
-            self.chemical_potential,
+            **self.ensemble(lattice),
             diagonal=-self.g * fields["Q"][..., 0].double(),
             workers=self.workers,
             backend=self.backend,
@@ -211,7 +134,7 @@ class Holstein(System):
     def elastic_energy(self, fields: Fields, lattice: Lattice) -> Tensor:
         """Σ k Q²/2 + κ Σ_<ij> Q_i Q_j, ``[B]``, float64."""
         self.check(fields, lattice)
-        return _sums(self._elastic_density(fields["Q"].double(), lattice))
+        return sums(self._elastic_density(fields["Q"].double(), lattice))
 
     def labels(self, fields: Fields, lattice: Lattice) -> dict[str, Tensor]:
         """Everything a network can be trained on, from one diagonalization; float64.
@@ -333,9 +256,8 @@ class Holstein(System):
         return self.g * excess - self.k * Q - self.kappa * _around(Q, lattice)
 
     def _potential(self, state: ThermalState, Q: Tensor, lattice: Lattice) -> Tensor:
-        fixed_mu = self.chemical_potential is not None
-        electronic = state.grand_potential if fixed_mu else state.free_energy
-        return electronic + _sums((0.5 * self.g) * Q + self._elastic_density(Q, lattice))
+        local = (0.5 * self.g) * Q + self._elastic_density(Q, lattice)
+        return self.electronic_energy(state) + sums(local)
 
     def _elastic_density(self, Q: Tensor, lattice: Lattice) -> Tensor:
         return (0.5 * self.k) * (Q * Q) + (0.5 * self.kappa) * (Q * _around(Q, lattice))
@@ -343,14 +265,6 @@ class Holstein(System):
 
 def _around(Q: Tensor, lattice: Lattice) -> Tensor:
     return lattice.neighbour_sum(Q)
-
-
-def _sums(values: Tensor) -> Tensor:
-    """Sum of each configuration, ``[B]``.
-
-    Row by row, each from memory of its own: the order of a batched sum depends on the batch.
-    """
-    return torch.stack([row.clone().sum() for row in values])
 
 
 #: Set A (Zhang's dissertation, section 6.4) with γ̃ = 0.2 and m = k, so that tau0 = 1; and set B,
