@@ -46,20 +46,38 @@ def solve_diagonals(
             form the density matrix.
     """
     solutions = []
-    for work, diagonal in zip(_copies(h, len(diagonals)), diagonals, strict=True):
+    for work, diagonal in zip(_copies(h, h.dtype, len(diagonals)), diagonals, strict=True):
         np.einsum("ii->i", work)[:] += diagonal
-        solutions.append(_solve_in_place(work, *filling))
+        solutions.append(_solve_in_place(work, 0, *filling))
+    return solutions
+
+
+def solve_site_blocks(
+    site_blocks: Sequence[Array], h: Array | sparse.csr_array, *filling: Any
+) -> list[Solution]:
+    """:func:`solve_diagonals` for blocks on the sites, ``[sites, states, states]`` Hermitian each.
+
+    The states of a site follow each other in ``h``. The solutions hold the site densities.
+    """
+    dtype = np.result_type(h.dtype, *(blocks.dtype for blocks in site_blocks))
+    solutions = []
+    for work, blocks in zip(_copies(h, dtype, len(site_blocks)), site_blocks, strict=True):
+        sites, states, _ = blocks.shape
+        first = states * np.arange(sites)[:, None, None]
+        here = first + np.arange(states)[:, None]
+        work[here, first + np.arange(states)] += blocks
+        solutions.append(_solve_in_place(work, states, *filling))
     return solutions
 
 
 def solve_matrices(matrices: Sequence[Array | sparse.csr_array], *filling: Any) -> list[Solution]:
     """:func:`solve_diagonals` for whole matrices."""
-    return [_solve_in_place(work, *filling) for h in matrices for work in _copies(h, 1)]
+    return [_solve_in_place(work, 0, *filling) for h in matrices for work in _copies(h, h.dtype, 1)]
 
 
-def _copies(h: Array | sparse.csr_array, count: int) -> Iterator[Array]:
+def _copies(h: Array | sparse.csr_array, dtype: Any, count: int) -> Iterator[Array]:
     """Give ``h``, dense and column-major, a number of times, in the same memory."""
-    work = np.empty(h.shape, h.dtype, order="F")
+    work = np.empty(h.shape, dtype, order="F")
     if isinstance(h, np.ndarray):
         for _ in range(count):
             work[:] = h
@@ -74,12 +92,21 @@ def _copies(h: Array | sparse.csr_array, count: int) -> Iterator[Array]:
 
 
 def _solve_in_place(
-    h: Array, temperature: float, n_electrons: float | None, mu: float | None, full: bool
+    h: Array,
+    states: int,
+    temperature: float,
+    n_electrons: float | None,
+    mu: float | None,
+    full: bool,
 ) -> Solution:
     levels, vectors = eigh_in_place(h)
     filling = fill(levels, temperature, n_electrons, mu)
     matrix = (vectors * filling.occupations) @ vectors.conj().T if full else None
-    return Solution(filling, levels, _squares(vectors) @ filling.occupations, matrix)
+    blocks = None
+    if states:
+        split = vectors.reshape(-1, states, len(levels))
+        blocks = (split * filling.occupations) @ split.conj().swapaxes(1, 2)
+    return Solution(filling, levels, _squares(vectors) @ filling.occupations, matrix, blocks)
 
 
 def eigh_in_place(h: Array) -> tuple[Array, Array]:
