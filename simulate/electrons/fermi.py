@@ -21,6 +21,7 @@ Array = NDArray[np.float64]
 #: temperatures below it count as zero: diagonalization does not resolve them.
 RESOLUTION = 1e-10
 _STEPS = 200
+_sum = np.add.reduce  # without the layers of np.sum, a quarter of the time at 100 levels
 
 
 @dataclass(frozen=True)
@@ -166,15 +167,15 @@ def _imbalance(x: Array, full: int, part: float) -> tuple[float, float]:
     """
     electrons, holes = expit(-x), expit(x)
     product = electrons * holes
-    above, below = electrons[full:].sum(), holes[:full].sum()
-    d_above, d_below = product[full:].sum(), product[:full].sum()
+    above, below = float(_sum(electrons[full:])), float(_sum(holes[:full]))
+    d_above, d_below = float(_sum(product[full:])), float(_sum(product[:full]))
     if part:  # the level at the edge counts on both sides
-        above -= part * electrons[full]
-        below += part * holes[full]
-        d_above -= part * product[full]
-        d_below += part * product[full]
+        above -= part * float(electrons[full])
+        below += part * float(holes[full])
+        d_above -= part * float(product[full])
+        d_below += part * float(product[full])
     if min(above, below, d_above, d_below) > 1e-290:
-        return float(np.log(above / below)), float(d_above / above + d_below / below)
+        return math.log(above / below), d_above / above + d_below / below
     # Deep in a gap the populations underflow; the leading exponentials remain.
     weights = np.ones_like(x)
     weights[:full] = 0.0
