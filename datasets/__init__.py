@@ -9,8 +9,8 @@ import importlib
 from typing import Any
 
 _HOME = {
-    "LabelledData": "file",
-    "Source": "file",
+    "LabelledData": "labelled",
+    "Source": "labelled",
     "write_dataset": "file",
     "Recipe": "registry",
     "Unit": "registry",

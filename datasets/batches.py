@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from latticezoo.datasets.file import LabelledData
+from latticezoo.datasets.labelled import LabelledData
 from latticezoo.simulate.noise import generator
 from latticezoo.symmetry.lattices import Lattice
 
@@ -130,5 +130,5 @@ def loader(samples: Samples, batch_size: int, seed: int | None = None) -> DataLo
     )
 
 
-def _as_it_is(batch: Batch) -> Batch:
+def _as_it_is(batch: Any) -> Any:
     return batch

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from latticezoo.datasets.file import LabelledData, canonical_json, read_source
+from latticezoo.datasets.file import read_source
+from latticezoo.datasets.labelled import LabelledData, canonical_json
 from latticezoo.datasets.registry import Recipe, Unit
 from latticezoo.symmetry.errors import InputError
 

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from latticezoo.datasets.file import RANDOM, TRAJECTORY, LabelledData, Source
+from latticezoo.datasets.labelled import RANDOM, TRAJECTORY, LabelledData, Source
 from latticezoo.datasets.registry import Recipe, Unit, check_count, recipe
 from latticezoo.simulate import initial
 from latticezoo.simulate.dynamics.langevin import Langevin
@@ -319,7 +319,7 @@ class HolsteinRecipe(Recipe):
         return int.from_bytes(digest, "little")
 
     def _labelled(
-        self, Q: torch.Tensor, report: Callable[[int], None], **columns: torch.Tensor
+        self, Q: torch.Tensor, report: Callable[[int], None], **columns: Any
     ) -> LabelledData:
         lattice, fields = self.geometry, {"Q": Q}
         labels = self.system.labels(fields, lattice)

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from latticezoo.datasets.cache import Parts, check_space, default_path, is_made
-from latticezoo.datasets.file import LabelledData, write_dataset
+from latticezoo.datasets.file import write_dataset
+from latticezoo.datasets.labelled import LabelledData
 from latticezoo.datasets.registry import Recipe, Unit, check_count, create_recipe
 
 _log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ def make_dataset(
             named by the recipe and a hash of all options.
         workers: Number of processes, each with one thread; by default one a core, or none beside
             this one when the work takes seconds only.
-        progress: Show a bar with an estimate of the time left on stderr.
+        progress: Show a bar with an estimate of the time left when stderr is a terminal.
         options: Options of the recipe.
 
     Returns:
@@ -161,7 +162,7 @@ def _bar(
         initial=total - sum(unit.cost for unit in missing),
         desc=f"{recipe.name}, {recipe.samples} samples",
         unit="solve",
-        disable=not progress,
+        disable=None if progress else True,  # None: shown when stderr is a terminal
         mininterval=0.5,
         dynamic_ncols=True,
     ) as bar:

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from latticezoo.datasets.batches import Batch, Samples, loader
-from latticezoo.datasets.file import KINDS, LabelledData
 from latticezoo.datasets.holstein import HolsteinRecipe, holstein_task
+from latticezoo.datasets.labelled import KINDS, LabelledData
 from latticezoo.datasets.make import make_dataset
 from latticezoo.datasets.registry import check_count, create_recipe, register_data
 from latticezoo.datasets.split import HELD_OUT, SPLITS, check_fractions, split_by_group
@@ -278,7 +278,8 @@ class Holstein(LatticeData):
     Amplitudes are in units of g/k, times in units of tau0 = √(m/k), energies in units of t.
 
     Args:
-        lattice: Linear size, or a lattice such as ``square(12, 16)`` or ``chain(64)``; even sides.
+        lattice: Linear size (12 on the square, 64 on the chain by default), or a lattice such as
+            ``square(12, 16)`` or ``chain(64)``; even sides.
         family: ``square`` or ``chain``; taken from the lattice when that names it.
         preset: Parameter set: ``holstein_weak`` (set A) or ``holstein_strong`` (set B).
         random: Number of random configurations.

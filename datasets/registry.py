@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 from latticezoo.symmetry.errors import InputError, unknown
 
 if TYPE_CHECKING:
-    from latticezoo.datasets.file import LabelledData, Source
+    from latticezoo.datasets.labelled import LabelledData, Source
     from latticezoo.datasets.module import LatticeData
     from latticezoo.symmetry.lattices import Lattice
     from latticezoo.symmetry.tasks import Task

@@ -62,10 +62,15 @@ def _make(args: argparse.Namespace) -> int:
     given = vars(_recipe_parser(args.recipe, cls).parse_args(args.options))
     path, workers, quiet = given.pop("out"), given.pop("workers"), given.pop("quiet")
 
+    from latticezoo.datasets.cache import default_path
     from latticezoo.datasets.make import make_dataset
+    from latticezoo.datasets.registry import create_recipe
 
-    made = make_dataset(args.recipe, path=path, workers=workers, progress=not quiet, **given)
-    print(f"wrote:\n  {made}")
+    recipe = create_recipe(args.recipe, **given)
+    target = Path(path) if path else default_path(recipe)
+    there = target.exists()
+    made = make_dataset(recipe, path=target, workers=workers, progress=not quiet)
+    print(f"{'already there' if there else 'wrote'}:\n  {made}")
     return 0
 
 
@@ -156,7 +161,7 @@ def describe_file(path: str, seed: int = 0) -> dict[str, Any]:
     Raises:
         InputError: The file is missing or damaged.
     """
-    from latticezoo.datasets.file import KINDS, LabelledData
+    from latticezoo.datasets.labelled import KINDS, LabelledData
     from latticezoo.datasets.split import HELD_OUT, split_by_group
 
     data = LabelledData.open(path)

@@ -61,6 +61,7 @@ def test_make_again_takes_the_file_that_is_there(made, capsys):
     before = made.stat().st_mtime_ns
     assert main(["data", "make", "holstein_square", *TINY.split(), "--out", str(made)]) == 0
     assert made.stat().st_mtime_ns == before
+    assert capsys.readouterr().out == f"already there:\n  {made}\n"
 
 
 def test_help_and_list_name_recipes_and_options(capsys):

@@ -78,7 +78,7 @@ def test_equal_data_give_equal_bytes(data, path, tmp_path):
 def test_the_hash_sees_every_part(data):
     from dataclasses import replace
 
-    from latticezoo.datasets.file import content_hash
+    from latticezoo.datasets.labelled import content_hash
 
     changed = [
         replace(data, fields={"Q": data.fields["Q"] + 1e-15}),
