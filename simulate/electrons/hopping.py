@@ -29,7 +29,8 @@ def hopping_matrix(lattice: Lattice, t: float = 1.0) -> sparse.csr_array:
         InputError: When the torus is so small that two bonds join the same two sites.
     """
     lattice.require(1, "nearest-neighbour hopping")
-    neighbours = lattice.neighbours(1).numpy()
+    # A copy: sorting the indices below would otherwise sort the lattice's own table in place.
+    neighbours = lattice.neighbours(1).numpy().copy()
     n, z = neighbours.shape
     values = np.full(n * z, -float(t))
     starts = np.arange(0, n * z + 1, z)
