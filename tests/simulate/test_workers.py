@@ -1,5 +1,6 @@
 """The pool of worker processes: order, errors, deaths, and clean ends."""
 
+import copy
 import os
 import signal
 import subprocess
@@ -52,6 +53,13 @@ def test_results_come_in_order_and_processes_are_reused(workers):
         assert "OPENBLAS_NUM_THREADS=1" in environment
     workers.close()
     assert wait_until_gone(pids)
+
+
+def test_long_messages_both_ways_do_not_stall(workers):
+    """Items and answers far larger than a socket's buffer, in parts of unequal length."""
+    items = [np.full(10 ** (1 + n % 6), n) for n in range(24)]
+    answers = workers.map(copy.copy, items, count=2)
+    assert all(np.array_equal(a, item) for a, item in zip(answers, items, strict=True))
 
 
 def test_an_error_in_a_worker_reaches_the_caller(workers):
