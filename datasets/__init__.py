@@ -28,6 +28,7 @@ _HOME = {
     "LatticeData": "module",
     "FromFile": "module",
     "Holstein": "module",
+    "JahnTeller": "jahn_teller_module",
     "evaluation_data": "module",
 }
 __all__ = sorted(_HOME)

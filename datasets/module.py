@@ -13,14 +13,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from latticezoo.datasets.batches import Batch, Samples, loader
-from latticezoo.datasets.holstein import HolsteinRecipe, holstein_task
 from latticezoo.datasets.labelled import KINDS, LabelledData
 from latticezoo.datasets.make import make_dataset
-from latticezoo.datasets.registry import check_count, create_recipe, register_data
+from latticezoo.datasets.quenches import QuenchRecipe, torus_task
+from latticezoo.datasets.registry import Recipe, check_count, create_recipe, register_data
 from latticezoo.datasets.split import HELD_OUT, SPLITS, check_fractions, split_by_group
 from latticezoo.simulate.forcefield import System
 from latticezoo.simulate.systems import create_system
-from latticezoo.simulate.systems.holstein import Holstein as HolsteinSystem
+from latticezoo.simulate.systems.adiabatic import AdiabaticSystem
 from latticezoo.symmetry.errors import InputError, unknown
 from latticezoo.symmetry.lattices import Lattice
 from latticezoo.symmetry.tasks import Task
@@ -271,8 +271,61 @@ class FromFile(LatticeData):
         return self._contents
 
 
+class MadeData(LatticeData):
+    """Base of the data modules whose file a recipe makes on demand.
+
+    A subclass hands its recipe to :meth:`use`.
+    """
+
+    def use(
+        self,
+        recipe: Recipe,
+        *,
+        target: str,
+        odd_symmetry: bool,
+        path: str | None,
+        workers: int | None,
+    ) -> None:
+        """Say how the data are made and what of them is learned.
+
+        Args:
+            recipe: A recipe of quenches.
+            target: What to learn.
+            odd_symmetry: State the particle–hole symmetry in the task, where it holds.
+            path: The dataset file, or None for one in the cache.
+            workers: Processes that make it.
+
+        Raises:
+            InputError: The target is unknown.
+        """
+        assert isinstance(recipe, QuenchRecipe)
+        self.recipe = recipe
+        self.path = path
+        self.workers = workers
+        self._task = torus_task(recipe.system, recipe.geometry, target, odd_symmetry)
+
+    @property
+    def task(self) -> Task:
+        """From Q to the chosen target."""
+        return self._task
+
+    @property
+    def lattice(self) -> Lattice:
+        """The lattice of the samples."""
+        return self.recipe.geometry
+
+    @property
+    def system(self) -> AdiabaticSystem:
+        """The exact system."""
+        return self.recipe.system
+
+    def file(self) -> Path:
+        """The dataset file; it is made when it is not there."""
+        return make_dataset(self.recipe, path=self.path, workers=self.workers)
+
+
 @register_data("holstein")
-class Holstein(LatticeData):
+class Holstein(MadeData):
     """Holstein model on the square lattice or the chain, made on demand.
 
     Amplitudes are in units of g/k, times in units of tau0 = √(m/k), energies in units of t.
@@ -362,33 +415,10 @@ class Holstein(LatticeData):
             **{name: value for name, value in given.items() if value is not None},
             **(options or {}),
         )
-        assert isinstance(recipe, HolsteinRecipe)
-        self.recipe = recipe
-        self.path = path
-        self.workers = workers
-        self._task = holstein_task(recipe.system, recipe.geometry, target, odd_symmetry)
-
-    @property
-    def task(self) -> Task:
-        """Q to n − ½, or to the total force."""
-        return self._task
-
-    @property
-    def lattice(self) -> Lattice:
-        """The lattice of the samples."""
-        return self.recipe.geometry
-
-    @property
-    def system(self) -> HolsteinSystem:
-        """The exact system."""
-        return self.recipe.system
-
-    def file(self) -> Path:
-        """The dataset file; it is made when it is not there."""
-        return make_dataset(self.recipe, path=self.path, workers=self.workers)
+        self.use(recipe, target=target, odd_symmetry=odd_symmetry, path=path, workers=workers)
 
 
-def evaluation_data(data: Holstein, **changes: Any) -> Holstein:
+def evaluation_data(data: MadeData, **changes: Any) -> MadeData:
     """Fresh data for a trained network, all of it in the test split.
 
     The same system, target and options, with other random numbers: another seed unless one is
@@ -397,7 +427,7 @@ def evaluation_data(data: Holstein, **changes: Any) -> Holstein:
 
     Args:
         data: What the network was trained on.
-        **changes: Options of :class:`Holstein` to change.
+        **changes: Options of the data module to change.
 
     Raises:
         InputError: An option is unknown or outside its range.
@@ -405,7 +435,7 @@ def evaluation_data(data: Holstein, **changes: Any) -> Holstein:
     options = dict(data.hparams)
     for name in changes:
         if name not in options:
-            raise unknown("option of holstein", name, options)
+            raise unknown(f"option of {type(data).__name__}", name, options)
     fresh = {"path": None, "seed": data.seed + EVALUATION_SEED, "shuffle_seed": None}
     whole = {"val_fraction": 0.0, "test_fraction": 1.0}
     return type(data)(**{**options, **fresh, **whole, **changes})

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,7 +21,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from latticezoo.datasets.file import RANDOM, TRAJECTORY, LabelledData, Source
+from latticezoo.datasets.labelled import RANDOM, TRAJECTORY, LabelledData, Source
 from latticezoo.datasets.registry import Recipe, Unit, check_count
 from latticezoo.simulate import initial
 from latticezoo.simulate.dynamics.langevin import Langevin
@@ -35,6 +34,8 @@ from latticezoo.symmetry.errors import InputError, unknown
 from latticezoo.symmetry.fields import Field
 from latticezoo.symmetry.lattices import Lattice
 from latticezoo.symmetry.tasks import Task
+
+_OVERRIDES = ("temperature", "g", "k", "filling", "mass", "damping")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,14 +92,7 @@ class QuenchRecipe(Recipe):
     #: All targets that a file holds labels for; the first is that of the file's task.
     targets: ClassVar[tuple[str, ...]]
     #: Options that replace a parameter of the preset.
-    overrides: ClassVar[tuple[str, ...]] = (
-        "temperature",
-        "g",
-        "k",
-        "filling",
-        "mass",
-        "damping",
-    )
+    overrides: ClassVar[tuple[str, ...]] = _OVERRIDES
     #: Range of the amplitudes A, and of the strengths B of the background, in units of g/k.
     amplitudes: ClassVar[tuple[float, float]]
     backgrounds: ClassVar[tuple[float, float]]
@@ -119,8 +113,8 @@ class QuenchRecipe(Recipe):
         if not self.random and not self.trajectories:
             raise InputError("random and trajectories are both 0; a dataset needs one of them.")
         self._check_numbers()
-        self.exact.hamiltonian(self.geometry)  # raises on a torus that is too small
-        self.exact.task(self.family)  # raises on an unstable lattice
+        self.system.hamiltonian(self.geometry)  # raises on a torus that is too small
+        self.system.task(self.family)  # raises on an unstable lattice
         if self.random and self.staggered_fraction:
             self.geometry.stagger  # noqa: B018  raises for odd sides
         if self.trajectories:
@@ -159,26 +153,23 @@ class QuenchRecipe(Recipe):
         return Lattice.parse(str(self.lattice))
 
     @cached_property
-    def exact(self) -> Any:
+    def system(self) -> AdiabaticSystem:
         """The exact system: the preset with what is given instead."""
         given = {name: getattr(self, name) for name in self.overrides}
         changes = {name: value for name, value in given.items() if value is not None}
         # LAPACK on any machine: the bits of a label must not depend on where it is made.
-        return create_system(self.preset, backend="lapack", **changes)
-
-    @property
-    @abstractmethod
-    def system(self) -> AdiabaticSystem:
-        """:attr:`exact`, with its type."""
+        made = create_system(self.preset, backend="lapack", **changes)
+        assert isinstance(made, AdiabaticSystem)
+        return made
 
     @property
     def task(self) -> Task:
         """From Q to the first of the targets; see :func:`torus_task`."""
-        return torus_task(self.exact, self.geometry, self.targets[0])
+        return torus_task(self.system, self.geometry, self.targets[0])
 
     def types(self) -> dict[str, Field]:
         """Type of every label."""
-        tasks = {name: torus_task(self.exact, self.geometry, name) for name in self.targets}
+        tasks = {name: torus_task(self.system, self.geometry, name) for name in self.targets}
         energies = ("energy", "electronic_energy")
         return {
             **{name: task.target(name) for name, task in tasks.items()},
@@ -190,8 +181,8 @@ class QuenchRecipe(Recipe):
         import scipy
 
         return Source(
-            system=self.exact.name,
-            parameters=self.exact.parameters,
+            system=self.system.name,
+            parameters=self.system.parameters,
             recipe=self.name,
             options=self.options(),
             seed=self.seed,
@@ -203,3 +194,193 @@ class QuenchRecipe(Recipe):
                 "torch": torch.__version__,
             },
         )
+
+    def units(self) -> tuple[Unit, ...]:
+        """Blocks of random configurations, then one unit a quench."""
+        size = 20 if self.geometry.n_sites <= 400 else 5
+        starts = range(0, self.random, size)
+        counts = [min(size, self.random - start) for start in starts]
+        blocks = [
+            Unit(f"random-{start:05d}", count, start, count)
+            for start, count in zip(starts, counts, strict=True)
+        ]
+        quenches = []
+        if self.trajectories:
+            cost = self.frame_steps()[-1] + 1 + self.frames
+            quenches = [
+                Unit(f"trajectory-{number:05d}", cost, number, self.frames)
+                for number in range(self.trajectories)
+            ]
+        return (*blocks, *quenches)
+
+    def run(self, unit: Unit, report: Callable[[int], None]) -> LabelledData:
+        """Make one block or one quench."""
+        if unit.name.startswith("random"):
+            return self._random_block(unit, report)
+        return self._quench(unit, report)
+
+    def seconds_per_solve(self) -> float:
+        """Rough time of one exact solution on one core: dense diagonalization of all states."""
+        return 1e-3 + 1.5e-10 * (self.system.states_per_site * self.geometry.n_sites) ** 3
+
+    @property
+    def size(self) -> int:
+        """Rough size of the dataset in bytes."""
+        labels = [field for field in self.types().values() if field.support == "site"]
+        channels = sum(field.channels(self.geometry) for field in (*self.task.inputs, *labels))
+        return 8 * self.samples * (self.geometry.n_sites * channels + 2)
+
+    # ---- random configurations -----------------------------------------------------------------
+
+    def _random_block(self, unit: Unit, report: Callable[[int], None]) -> LabelledData:
+        numbers = range(unit.first, unit.first + unit.count)
+        fields = np.stack([self.configuration(number) for number in numbers])
+        return self._labelled(
+            torch.from_numpy(fields),
+            report,
+            kind=torch.full((unit.count,), RANDOM),
+            frame=torch.tensor(numbers),
+        )
+
+    def configuration(self, number: int) -> np.ndarray:
+        """Displacements ``[N, C]`` of one random configuration: a function of seed and number."""
+        draw = generator(self.stream_seed, number, stream="random configuration")
+        low, high = self.amplitudes
+        amplitude = low + (high - low) * draw.random()
+        shape = (self.geometry.n_sites, len(self.modes))
+        values = amplitude * np.array(self.modes) * (2 * draw.random(shape) - 1)
+        # Number i lies on a background when the running share passes a whole number there.
+        share = self.staggered_fraction
+        if math.floor((number + 1) * share) > math.floor(number * share):
+            low, high = self.backgrounds
+            strength = low + (high - low) * draw.random()
+            sign = 1.0 if draw.random() < 0.5 else -1.0
+            values[:, self.ordered_mode] += sign * strength * self.geometry.stagger.numpy()
+        return self.system.Q0 * values
+
+    # ---- quenches ------------------------------------------------------------------------------
+
+    def frame_steps(self) -> list[int]:
+        """Steps at which frames are taken: a geometric grid, rising, rounded to whole steps.
+
+        Raises:
+            InputError: There are more frames than steps.
+        """
+        first, last = max(self._first, self.dt) / self.dt, self.last_time / self.dt
+        if self.frames == 1:
+            return [round(last)]
+        grid = np.rint(np.geomspace(first, last, self.frames)).astype(int).tolist()
+        for k in range(1, self.frames):
+            grid[k] = max(grid[k], grid[k - 1] + 1)
+        if grid[-1] > round(last):
+            raise InputError(
+                f"frames is {self.frames}, but only {round(last - first) + 1} steps lie between "
+                f"first_time {self.first_time} and last_time {self.last_time} at dt {self.dt}."
+            )
+        return grid
+
+    def initial_state(self, number: int) -> State:
+        """Start of one quench, at rest: a function of seed and number."""
+        scale = self.start_amplitude * self.system.Q0
+        amplitudes = [scale * weight for weight in self.modes]
+        return initial.random(self.geometry, (number,), amplitude=amplitudes, seed=self.stream_seed)
+
+    def _quench(self, unit: Unit, report: Callable[[int], None]) -> LabelledData:
+        system, lattice = self.system, self.geometry
+
+        def forces(fields: Any) -> dict[str, torch.Tensor]:
+            report(1)
+            return system.forces(fields, lattice)
+
+        dynamics = Langevin(self.dt * system.tau0, system.temperature, system.damping, system.mass)
+        state = self.initial_state(unit.first)
+        state = dynamics.start(replace(state, forces=forces(state.fields)))
+        steps, frames = self.frame_steps(), []
+        for step in range(1, steps[-1] + 1):
+            state = dynamics.step(state, forces)
+            if step in steps:
+                frames.append(state.fields["Q"])
+        return self._labelled(
+            torch.cat(frames),
+            report,
+            kind=torch.full((self.frames,), TRAJECTORY),
+            trajectory=torch.full((self.frames,), unit.first),
+            frame=torch.arange(self.frames),
+            step=torch.tensor(steps),
+            time=torch.tensor(steps, dtype=torch.float64) * self.dt,
+        )
+
+    # ---- both ----------------------------------------------------------------------------------
+
+    @property
+    def stream_seed(self) -> int:
+        """Seed of the streams. Not the user's own, under which later simulations will run.
+
+        A simulation with the seed of the data would start from the very states, and feel the very
+        noise, that a network was trained on.
+        """
+        digest = hashlib.blake2b(f"dataset {self.seed}".encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "little")
+
+    def _labelled(
+        self, Q: torch.Tensor, report: Callable[[int], None], **columns: Any
+    ) -> LabelledData:
+        lattice, fields = self.geometry, {"Q": Q}
+        labels = self.system.labels(fields, lattice)
+        report(len(Q))
+        # What the electrons add to the energy: A, or Ω at fixed μ, and the constant (g/2) Σ Q.
+        elastic = self.system.elastic_energy(fields, lattice)
+        labels["electronic_energy"] = labels["energy"] - elastic
+        return LabelledData(
+            task=self.task,
+            lattice=lattice,
+            fields=fields,
+            labels=labels,
+            types=self.types(),
+            source=self.source(),
+            **columns,
+        )
+
+
+def parse_lattice(given: int | str | Lattice, family: str) -> Lattice:
+    """A lattice of a family from one size, sizes such as ``"12,16"``, or a lattice's text.
+
+    Raises:
+        InputError: It is none, or of another family.
+    """
+    if isinstance(given, bool) or not isinstance(given, int | str | Lattice):
+        raise InputError(f"lattice is {given!r}; give a size, or text such as '{family}(12)'.")
+    text = str(given).strip()
+    sizes = text.replace("x", ",") if text[:1].isdigit() else ""
+    if isinstance(given, int) and given < 1:
+        raise InputError(f"the lattice size is {given}; it must be at least 1.")
+    lattice = Lattice.parse(f"{family}({sizes})" if sizes else text)
+    if lattice.family != family:
+        raise InputError(f"lattice is {lattice}, but the recipe is for the {family} lattice.")
+    return lattice
+
+
+def torus_task(
+    system: AdiabaticSystem, lattice: Lattice, target: str, odd_symmetry: bool = True
+) -> Task:
+    """The task of a system on one lattice.
+
+    Args:
+        system: The parameters.
+        lattice: The lattice.
+        target: One of the system's targets.
+        odd_symmetry: State the particle–hole symmetry F(−Q) = −F(Q) where it holds: at half
+            filling on even sides.
+
+    Raises:
+        InputError: For an unknown target.
+    """
+    task = system.task(lattice.family, target)
+    if odd_symmetry and not any(size % 2 for size in lattice.shape):
+        return task
+    return replace(
+        task,
+        flips=(),
+        inputs=tuple(replace(field, odd=()) for field in task.inputs),
+        targets=tuple(replace(field, odd=()) for field in task.targets),
+    )

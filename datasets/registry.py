@@ -42,6 +42,11 @@ RECIPES: dict[str, Member] = {
         "HolsteinChain",
         "Holstein model on the chain: random configurations and exact quenches",
     ),
+    "jahn_teller_square": Member(
+        "latticezoo.datasets.jahn_teller",
+        "JahnTellerSquare",
+        "Jahn–Teller model on the square lattice: random configurations and exact quenches",
+    ),
 }
 #: Data modules of the library.
 DATA: dict[str, Member] = {
@@ -49,6 +54,11 @@ DATA: dict[str, Member] = {
         "latticezoo.datasets.module",
         "Holstein",
         "Holstein model, made on demand by the recipes holstein_square and holstein_chain",
+    ),
+    "jahn_teller": Member(
+        "latticezoo.datasets.jahn_teller_module",
+        "JahnTeller",
+        "Jahn–Teller model, made on demand by the recipe jahn_teller_square",
     ),
     "from_file": Member("latticezoo.datasets.module", "FromFile", "any dataset file"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import fields
 from typing import Any, ClassVar
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from latticezoo.simulate.electrons.diagonalize import ThermalState
-from latticezoo.simulate.forcefield import System
+from latticezoo.simulate.forcefield import Fields, System
 from latticezoo.symmetry.errors import InputError
 from latticezoo.symmetry.lattices import Lattice
 
@@ -137,6 +138,22 @@ class AdiabaticSystem(System):
         return {"class": type(self).__name__, "backend": self.backend, **self.parameters}
 
     # ---- electrons -----------------------------------------------------------------------------
+
+    @abstractmethod
+    def hamiltonian(self, lattice: Lattice) -> Any:
+        """Hopping part of h, scipy sparse; what Q does on the sites comes on top.
+
+        Raises:
+            InputError: On a torus smaller than 3.
+        """
+
+    @abstractmethod
+    def electrons(self, fields: Fields, lattice: Lattice) -> ThermalState:
+        """Thermal averages of the electrons at given displacements, by exact diagonalization."""
+
+    @abstractmethod
+    def elastic_energy(self, fields: Fields, lattice: Lattice) -> Tensor:
+        """Energy ``[B]`` of the displacements alone, float64."""
 
     def ensemble(self, lattice: Lattice) -> dict[str, Any]:
         """The number of electrons, or the chemical potential, for ``thermal_state``."""

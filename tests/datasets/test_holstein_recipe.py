@@ -11,9 +11,9 @@ from latticezoo.datasets.holstein import (
     BACKGROUNDS,
     HolsteinChain,
     HolsteinSquare,
-    parse_lattice,
 )
 from latticezoo.datasets.make import make_dataset
+from latticezoo.datasets.quenches import parse_lattice
 from latticezoo.simulate.dynamics.langevin import Langevin
 from latticezoo.simulate.run import simulate
 from latticezoo.simulate.systems import create_system

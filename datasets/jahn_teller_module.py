@@ -1,0 +1,95 @@
+"""The Lightning data module of the Jahn–Teller model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from latticezoo.datasets.module import MadeData
+from latticezoo.datasets.registry import create_recipe, register_data
+from latticezoo.datasets.split import HELD_OUT
+
+
+@register_data("jahn_teller")
+class JahnTeller(MadeData):
+    """Jahn–Teller model on the square lattice, made on demand.
+
+    Amplitudes are in units of g/k, times in units of tau0 = √(m/k), energies in units of t.
+
+    Args:
+        lattice: Linear size, or a lattice such as ``square(12, 16)``; best multiples of 4.
+        preset: Parameter set: ``jahn_teller_half_filled`` (f = 0.5) or ``jahn_teller_doped``
+            (f = 0.49).
+        random: Number of random configurations.
+        trajectories: Number of exact quenches.
+        frames: Samples taken from each quench.
+        target: What to learn: ``scaled_force`` (total force over coupling, F/g) or ``orbital``
+            (n − n0, τ^z, τ^x).
+        odd_symmetry: State the exact symmetry F(−Q) = −F(Q) in the task, where it holds (half
+            filling, even sides), so that networks honour it.
+        temperature: Temperature of electrons and bath instead of the preset's.
+        g: Electron–lattice coupling λ instead of the preset's.
+        k: Spring constant K of the Jahn–Teller modes instead of the preset's.
+        beta: Ratio of the spring constants of breathing and Jahn–Teller modes instead of the
+            preset's.
+        filling: Share of the orbitals that is filled instead of the preset's.
+        first_time: Time of the first frame of a quench.
+        last_time: Time of its last frame.
+        options: Further options of the recipe, such as ``{"dt": 0.1}``.
+        path: The dataset file; one in the cache by default. Made when it is not there.
+        workers: Processes that make it; one a core by default.
+        batch_size: Samples in a training batch.
+        dtype: ``"float32"`` or ``"float64"``: type of the batches.
+        seed: Seed of the data and of the split.
+        shuffle_seed: Seed of the order of training samples; ``seed`` by default.
+        val_fraction: Share of the trajectories, and of the random configurations, for validation.
+        test_fraction: Share for the test.
+
+    Raises:
+        InputError: An option is outside its range.
+    """
+
+    def __init__(
+        self,
+        lattice: int | str = 12,
+        preset: str = "jahn_teller_half_filled",
+        random: int = 100,
+        trajectories: int = 10,
+        frames: int = 20,
+        target: str = "scaled_force",
+        odd_symmetry: bool = True,
+        temperature: float | None = None,
+        g: float | None = None,
+        k: float | None = None,
+        beta: float | None = None,
+        filling: float | None = None,
+        first_time: float | None = None,
+        last_time: float = 40.0,
+        options: dict[str, Any] | None = None,
+        path: str | None = None,
+        workers: int | None = None,
+        batch_size: int = 8,
+        dtype: str = "float32",
+        seed: int = 0,
+        shuffle_seed: int | None = None,
+        val_fraction: float = HELD_OUT,
+        test_fraction: float = HELD_OUT,
+    ) -> None:
+        super().__init__(batch_size, dtype, seed, shuffle_seed, val_fraction, test_fraction)
+        self.save_hyperparameters(logger=False)
+        given = {
+            "lattice": lattice,
+            "preset": preset,
+            "random": random,
+            "trajectories": trajectories,
+            "frames": frames,
+            "temperature": temperature,
+            "g": g,
+            "k": k,
+            "beta": beta,
+            "filling": filling,
+            "first_time": first_time,
+            "last_time": last_time,
+            "seed": seed,
+        }
+        recipe = create_recipe("jahn_teller_square", **{**given, **(options or {})})
+        self.use(recipe, target=target, odd_symmetry=odd_symmetry, path=path, workers=workers)
