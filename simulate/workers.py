@@ -15,7 +15,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections import deque
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -23,7 +22,6 @@ from typing import Any
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _SERVE = "from latticezoo.simulate.workers import _serve; _serve(int(__import__('sys').argv[1]))"
 _CHUNKS = 4  # parts of the work per worker: few messages, yet little waiting at the end
-_SHORT = 65536  # bytes of a message that surely fits into the socket's buffer
 
 
 class WorkerError(RuntimeError):
@@ -64,29 +62,19 @@ class Workers:
         size = max(1, -(-len(items) // (_CHUNKS * count)))
         starts = list(range(0, len(items), size))[::-1]
         results: list[Any] = [None] * len(items)
-        pending: dict[_Worker, deque[int]] = {w: deque() for w in self._workers[:count]}
-
-        def feed(worker: _Worker, depth: int) -> None:
-            # A second message waits in the socket while the first is worked on, so that no worker
-            # waits for the parent. It must be short: two ends that write and do not read stall.
-            queue = pending[worker]
-            while starts and len(queue) < depth:
-                start = starts[-1]
-                if not worker.send(shared, items[start : start + size], only_short=bool(queue)):
-                    return
-                queue.append(starts.pop())
-
+        idle = self._workers[:count]
+        busy: dict[Any, tuple[_Worker, int]] = {}
         try:
-            for depth in (1, 2):
-                for worker in pending:
-                    feed(worker, depth)
-            while busy := {w.connection: w for w, queue in pending.items() if queue}:
+            while starts or busy:
+                while starts and idle:
+                    worker, start = idle.pop(), starts.pop()
+                    worker.send(shared, items[start : start + size])
+                    busy[worker.connection] = (worker, start)
                 for connection in wait(list(busy)):
-                    worker = busy[connection]  # type: ignore[index]
+                    worker, start = busy.pop(connection)
                     answers = worker.receive()
-                    start = pending[worker].popleft()
                     results[start : start + len(answers)] = answers
-                    feed(worker, 2)
+                    idle.append(worker)
         except BaseException:
             self.close()  # answers under way belong to no one
             raise
@@ -109,7 +97,6 @@ class Workers:
 class _Worker:
     def __init__(self) -> None:
         here, there = socket.socketpair()
-        here.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * _SHORT)
         with there:
             environment = {**os.environ, **_ONE_THREAD, "PYTHONPATH": os.pathsep.join(sys.path)}
             self.process = subprocess.Popen(
@@ -121,18 +108,15 @@ class _Worker:
         self.connection = Connection(here.detach())
         self._shared = b""
 
-    def send(self, shared: bytes, items: Sequence[Any], only_short: bool) -> bool:
-        """Send work, unless it is too long; says whether it was sent."""
-        new = b"" if shared == self._shared else shared
-        message = pickle.dumps((new, items), protocol=5)
-        if only_short and len(message) > _SHORT:
-            return False
+    def send(self, shared: bytes, items: Sequence[Any]) -> None:
+        if shared != self._shared:
+            self._shared = shared
+        else:
+            shared = b""
         try:
-            self.connection.send_bytes(message)
+            self.connection.send((shared, items))
         except OSError:
             raise self._death() from None
-        self._shared = shared
-        return True
 
     def receive(self) -> list[Any]:
         try:
