@@ -296,13 +296,14 @@ class ZooModel(LightningModule):
         """Set statistics from the training split, unless a checkpoint brought them."""
         if bool(self.statistics_set):
             return
-        data = getattr(self.trainer, "datamodule", None)
+        data: Any = getattr(self.trainer, "datamodule", None)
         if hasattr(data, "statistics"):
             self.set_statistics(data.statistics())
             self.calibrate(data.train_dataloader())
         else:
-            self.set_statistics(batch_statistics(self.trainer.train_dataloader, self.task))
-            self.calibrate(self.trainer.train_dataloader)
+            batches: Any = self.trainer.train_dataloader
+            self.set_statistics(batch_statistics(batches, self.task))
+            self.calibrate(batches)
 
     # ---- training ------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from latticezoo.symmetry.lattices import Lattice, Shell
 from latticezoo.symmetry.tasks import Task
 from latticezoo.zoo.base import ZooModel
 from latticezoo.zoo.layers.activations import activation, gain
+from latticezoo.zoo.layers.graph import tiles
 from latticezoo.zoo.layers.scalars import scalar_channels, split_scalars
 from latticezoo.zoo.registry import register
 
@@ -55,8 +56,15 @@ class Perceptron(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, values: Tensor) -> Tensor:
-        """Apply the layers."""
-        act = activation(self.nonlinearity, in_place=not torch.is_grad_enabled())
+        """Apply the layers; without gradients to a few sites at a time, which stay in the cache."""
+        if torch.is_grad_enabled():
+            return self._apply_layers(values, in_place=False)
+        rows = values.flatten(0, -2)
+        done = [self._apply_layers(rows[tile], in_place=True) for tile in tiles(len(rows))]
+        return torch.cat(done).view(*values.shape[:-1], -1)
+
+    def _apply_layers(self, values: Tensor, in_place: bool) -> Tensor:
+        act = activation(self.nonlinearity, in_place)
         *hidden, last = self.layers
         for layer in hidden:
             values = act(layer(values))
@@ -199,7 +207,8 @@ class DescriptorMLP(ZooModel):
 
     def calibrate(self, batches: Iterable[Mapping[str, Any]]) -> None:
         """Standardize the features by their mean and spread over the training batches."""
-        count, total, square = 0, 0.0, 0.0
+        count = 0
+        total = square = torch.zeros_like(self.feature_mean, dtype=torch.float64)
         with torch.no_grad():
             for batch in batches:
                 fields = {
@@ -213,7 +222,7 @@ class DescriptorMLP(ZooModel):
                 found = found.flatten(0, 1).double()
                 count += len(found)
                 total, square = total + found.sum(0), square + found.square().sum(0)
-        if not isinstance(total, Tensor) or not isinstance(square, Tensor):
+        if not count:
             raise InputError("there are no training samples to standardize the features with.")
         mean = total / count
         spread = (square / count - mean.square()).clamp(min=0).sqrt()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from latticezoo.symmetry.lattices import Lattice
 from latticezoo.symmetry.tasks import Task
 from latticezoo.zoo.base import ZooModel
 from latticezoo.zoo.layers.activations import activation, gain
-from latticezoo.zoo.layers.graph import NeighbourLinear, bag_table, bags_serve
+from latticezoo.zoo.layers.graph import NeighbourLinear, bag_table, bags_serve, tiles
 from latticezoo.zoo.layers.scalars import join_scalars, scalar_channels, split_scalars
 from latticezoo.zoo.registry import register
 
@@ -69,32 +69,35 @@ class GraphNetwork(nn.Module):
         if fast and bags_serve(values):
             return self._infer(values, lattice)
         act = activation(self.nonlinearity)
-        first, *middle, last = self.layers
-        hidden = act(first(values, lattice))
-        for number, layer in enumerate(middle):
+        layers, mixers = self._parts()
+        hidden = act(layers[0](values, lattice))
+        for number, layer in enumerate(layers[1:-1]):
             update = act(layer(hidden, lattice))
-            hidden = hidden + self.mixers[number](update) if self.mixers else update
-        return last(hidden, lattice)
+            hidden = hidden + mixers[number](update) if mixers else update
+        return layers[-1](hidden, lattice)
 
     def _infer(self, values: Tensor, lattice: Lattice) -> Tensor:
-        """The same numbers, tile by tile: every layer reads and writes main memory once."""
+        """The same numbers, tile by tile: a layer reads and writes main memory only once."""
         table = bag_table(lattice, len(values))
         act = activation(self.nonlinearity, in_place=True)
-        first, *middle, last = self.layers
-        hidden = first.infer(values.flatten(0, 1), table, lambda part, tile: act(part))
-        for number, layer in enumerate(middle):
-            if self.mixers:
-                mixer = self.mixers[number].weight.t()
-                hidden = layer.infer(
-                    hidden,
-                    table,
-                    lambda part, tile, old=hidden, mixer=mixer: torch.addmm(
-                        old[tile], act(part), mixer
-                    ),
-                )
-            else:
-                hidden = layer.infer(hidden, table, lambda part, tile: act(part))
-        return last.infer(hidden, table).view(*values.shape[:2], -1)
+        layers, mixers = self._parts()
+        hidden = values.flatten(0, 1)
+        for number, layer in enumerate(layers):
+            apply = layer.infer(hidden, table)
+            result = hidden.new_empty(len(hidden), layer.out_channels)
+            for tile in tiles(len(hidden)):
+                if layer is layers[-1]:
+                    apply(tile, result[tile])
+                elif mixers and number > 0:
+                    mixer = mixers[number - 1].weight.t()
+                    torch.addmm(hidden[tile], act(apply(tile, None)), mixer, out=result[tile])
+                else:
+                    act(apply(tile, result[tile]))
+            hidden = result
+        return hidden.view(*values.shape[:2], -1)
+
+    def _parts(self) -> tuple[list[NeighbourLinear], list[nn.Linear]]:
+        return cast(Any, list(self.layers)), cast(Any, list(self.mixers))
 
 
 @register("gcn")

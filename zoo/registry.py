@@ -14,7 +14,7 @@ from __future__ import annotations
 import fnmatch
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from latticezoo.symmetry.errors import InputError, unknown
@@ -101,14 +101,15 @@ def option_names(cls: type[ZooModel]) -> list[str]:
     """Names of all options of a network, those of training included."""
     names: list[str] = []
     for base in cls.__mro__:
-        if "__init__" not in vars(base) or not hasattr(base, "presets"):
+        own = vars(base).get("__init__")
+        if own is None or not hasattr(base, "presets"):
             continue
-        parameters = inspect.signature(base.__init__).parameters.values()
+        parameters = inspect.signature(own).parameters.values()
         names += [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
     return sorted(set(names) - {"architecture"})
 
 
-def create_model(name: str, task: Task | Mapping[str, Any], **options: Any) -> ZooModel:
+def create_model(name: str, task: Task | dict[str, Any], **options: Any) -> ZooModel:
     """Build a network for a task.
 
     Args:

@@ -76,7 +76,7 @@ def test_a_name_of_the_library_is_found_in_its_folder(card, monkeypatch):
     monkeypatch.setattr(pretrained.importlib.resources, "files", lambda _: card.parent)
     assert list_pretrained("gcn.*") == ["gcn.test"]
     assert load_pretrained("gcn.test").options["widths"] == [4, 4]
-    with pytest.raises(InputError, match="unknown pretrained model 'gcn.tset'; did you mean gcn"):
+    with pytest.raises(InputError, match=r"unknown pretrained model 'gcn\.tset'; did you mean gcn"):
         load_pretrained("gcn.tset")
 
 

@@ -22,6 +22,8 @@ _IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": lambda x: F.silu(x, inplace=True),
     "relu": torch.relu_,
     "tanh": torch.tanh_,
+    "gelu": lambda x: x.copy_(F.gelu(x)),
+    "softplus": lambda x: x.copy_(F.softplus(x)),
 }
 
 #: Gain √⟨x²⟩/√⟨f(x)²⟩ that keeps the size of a normal input of unit variance.
@@ -29,14 +31,14 @@ _GAINS = {"silu": 1.68, "relu": 2.0**0.5, "gelu": 1.53, "softplus": 1.0, "tanh":
 
 
 def activation(name: str, in_place: bool = False) -> Callable[[Tensor], Tensor]:
-    """A nonlinearity by name; ``in_place`` lets it overwrite its input where it can.
+    """A nonlinearity by name; with ``in_place`` it overwrites its input.
 
     Raises:
         InputError: For an unknown name.
     """
     if name not in ACTIVATIONS:
         raise unknown("activation", name, ACTIVATIONS)
-    return _IN_PLACE.get(name, ACTIVATIONS[name]) if in_place else ACTIVATIONS[name]
+    return _IN_PLACE[name] if in_place else ACTIVATIONS[name]
 
 
 def gain(name: str) -> float:

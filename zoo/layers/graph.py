@@ -23,7 +23,7 @@ from latticezoo.symmetry.lattices import Lattice
 
 AGGREGATIONS = ("mean", "sum")
 
-#: Rows that one pass of :meth:`NeighbourLinear.infer` handles, so that they stay in the cache.
+#: Rows that are taken through a layer at once in inference, so that they stay in the cache.
 TILE = 2048
 
 
@@ -73,11 +73,11 @@ class _NeighbourSum(torch.autograd.Function):
         ctx.lattice = inputs[1]
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return _NeighbourSum.apply(grad.contiguous(), ctx.lattice), None
 
     @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:  # type: ignore[override]
+    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
         return _NeighbourSum.apply(tangent, ctx.lattice)
 
 
@@ -171,35 +171,30 @@ class NeighbourLinear(nn.Module):
         total = torch.addmm(own.flatten(0, -2), around.flatten(0, -2), matrix.t())
         return total.view(own.shape)
 
-    def infer(
-        self,
-        rows: Tensor,
-        table: Tensor,
-        then: Callable[[Tensor, slice], Tensor] | None = None,
-        width: int | None = None,
-    ) -> Tensor:
-        """Apply the layer without gradients, tile by tile, each tile staying in the cache.
+    def infer(self, rows: Tensor, table: Tensor) -> Callable[[slice, Tensor | None], Tensor]:
+        """Prepare to apply the layer without gradients to a few rows at a time.
+
+        A caller that goes on with each tile before it starts the next keeps it in the cache.
 
         Args:
             rows: Stacked configurations ``[M, in_channels]``, float32 on the CPU.
             table: Neighbours as given by :func:`bag_table`.
-            then: What follows the layer, on the rows of one tile; it may overwrite its input.
-            width: Number of channels that ``then`` gives; as many as it gets by default.
 
         Returns:
-            ``[M, width]``, the same numbers as :meth:`forward` up to rounding.
+            A function of a slice of rows, and of where to write its output (new memory if None),
+            which gives ``[m, out_channels]``, the numbers of :meth:`forward` up to rounding.
         """
-        matrix, own = self._neighbour_matrix().t(), self.weight_self.t()
-        sources, whole = rows, len(table)
-        if self.narrows:
-            sources = rows @ matrix
-        result = rows.new_empty(whole, width or self.out_channels)
-        for start in range(0, whole, TILE):
-            tile = slice(start, min(start + TILE, whole))
+        own, matrix = self.weight_self.t(), self._neighbour_matrix().t()
+        sources = rows @ matrix if self.narrows else rows
+
+        def apply(tile: slice, out: Tensor | None = None) -> Tensor:
             around = bag_sum(sources, table[tile])
-            if self.narrows:
-                part = torch.addmm(self.bias, rows[tile], own).add_(around)
-            else:
-                part = torch.addmm(self.bias, rows[tile], own).addmm_(around, matrix)
-            result[tile] = part if then is None else then(part, tile)
-        return result
+            part = torch.addmm(self.bias, rows[tile], own, out=out)
+            return part.add_(around) if self.narrows else part.addmm_(around, matrix)
+
+        return apply
+
+
+def tiles(count: int) -> list[slice]:
+    """Slices of at most :data:`TILE` rows that cover all."""
+    return [slice(start, min(start + TILE, count)) for start in range(0, count, TILE)]
