@@ -20,8 +20,6 @@ from latticezoo.simulate.systems import jahn_teller
 AMPLITUDES = (0.2, 1.0)
 #: Strength B of the background in units of g/k; in the ordered state Q^x is ±0.38.
 BACKGROUNDS = (0.0, 0.6)
-#: Weights of Q^A, Q^z and Q^x (the physics sheet's proposal).
-MODES = (0.5, 1.0, 1.0)
 
 
 @recipe("jahn_teller_square")
@@ -56,7 +54,6 @@ class JahnTellerSquare(QuenchRecipe):
     overrides: ClassVar[tuple[str, ...]] = (*QuenchRecipe.overrides, "beta")
     amplitudes: ClassVar[tuple[float, float]] = AMPLITUDES
     backgrounds: ClassVar[tuple[float, float]] = BACKGROUNDS
-    modes: ClassVar[tuple[float, ...]] = MODES
     ordered_mode: ClassVar[int] = jahn_teller.QX
 
     @cached_property

@@ -57,7 +57,7 @@ class QuenchRecipe(Recipe):
         staggered_fraction: Share of them on a staggered background.
         trajectories: Number of quenches.
         frames: Samples taken from each quench, on a geometric grid in time.
-        first_time: Time of the first frame.
+        first_time: Time of the first frame, 1 by default.
         last_time: Time of the last frame, the end of the quench.
         dt: Time step.
         start_amplitude: Amplitude of the random start.
@@ -96,8 +96,7 @@ class QuenchRecipe(Recipe):
     #: Range of the amplitudes A, and of the strengths B of the background, in units of g/k.
     amplitudes: ClassVar[tuple[float, float]]
     backgrounds: ClassVar[tuple[float, float]]
-    #: Weights of the modes in random configurations, and the mode that has the background.
-    modes: ClassVar[tuple[float, ...]] = (1.0,)
+    #: The mode that has the background.
     ordered_mode: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
@@ -247,8 +246,8 @@ class QuenchRecipe(Recipe):
         draw = generator(self.stream_seed, number, stream="random configuration")
         low, high = self.amplitudes
         amplitude = low + (high - low) * draw.random()
-        shape = (self.geometry.n_sites, len(self.modes))
-        values = amplitude * np.array(self.modes) * (2 * draw.random(shape) - 1)
+        weights = np.array(self.system.start_weights)
+        values = amplitude * weights * (2 * draw.random((self.geometry.n_sites, len(weights))) - 1)
         # Number i lies on a background when the running share passes a whole number there.
         share = self.staggered_fraction
         if math.floor((number + 1) * share) > math.floor(number * share):
@@ -282,7 +281,7 @@ class QuenchRecipe(Recipe):
     def initial_state(self, number: int) -> State:
         """Start of one quench, at rest: a function of seed and number."""
         scale = self.start_amplitude * self.system.Q0
-        amplitudes = [scale * weight for weight in self.modes]
+        amplitudes = [scale * weight for weight in self.system.start_weights]
         return initial.random(self.geometry, (number,), amplitude=amplitudes, seed=self.stream_seed)
 
     def _quench(self, unit: Unit, report: Callable[[int], None]) -> LabelledData:
@@ -328,7 +327,7 @@ class QuenchRecipe(Recipe):
         lattice, fields = self.geometry, {"Q": Q}
         labels = self.system.labels(fields, lattice)
         report(len(Q))
-        # What the electrons add to the energy: A, or Ω at fixed μ, and the constant (g/2) Σ Q.
+        # What the electrons add to the energy: A, or Ω at fixed μ, and what is linear in Q.
         elastic = self.system.elastic_energy(fields, lattice)
         labels["electronic_energy"] = labels["energy"] - elastic
         return LabelledData(

@@ -47,11 +47,15 @@ class System(ABC):
         name: Name under which the system is registered.
         fields: The classical fields it lives on.
         families: Lattice families it is defined on.
+        order_source: What its staggered order is read off, as observers take it.
+        start_weights: Relative size of the channels of its field in a disordered state.
     """
 
     name: ClassVar[str]
     fields: ClassVar[tuple[Field, ...]]
     families: ClassVar[tuple[str, ...]]
+    order_source: ClassVar[str] = "density"
+    start_weights: ClassVar[tuple[float, ...]] = (1.0,)
 
     @property
     @abstractmethod

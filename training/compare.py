@@ -24,6 +24,7 @@ from latticezoo.symmetry.errors import InputError, unknown
 
 if TYPE_CHECKING:
     from latticezoo.datasets.module import LatticeData
+    from latticezoo.training.results import Results
     from latticezoo.training.runs import RunFolder
     from latticezoo.zoo.base import ZooModel
 
@@ -61,108 +62,137 @@ def run(arguments: argparse.Namespace) -> int:
     from latticezoo.training.runs import fingerprint
     from latticezoo.training.train import quiet, written
 
-    members = [name.strip() for name in arguments.models.split(",") if name.strip()]
     options = dict(arguments.dotted)
     data_options = options.pop("data")
-    settings = {
-        "data": {"name": arguments.data, "options": data_options},
-        "members": members,
-        "options": {name: given for name, given in options.items() if given},
-        "seed": arguments.seed,
-        "budget": arguments.budget,
-        "epochs": arguments.epochs,
-        "transfer": arguments.transfer,
-    }
-    name = arguments.data.lower().replace("/", "-")
-    out = arguments.out or Path("comparisons") / f"{name}-{fingerprint(settings)}"
     with quiet():
-        paths = compare(
+        comparison = Comparison.open(
             arguments.data,
-            members,
-            out,
-            data_options=data_options,
-            model_options=options,
+            [name.strip() for name in arguments.models.split(",") if name.strip()],
+            data_options,
+            model_options={name: given for name, given in options.items() if given},
             budget=arguments.budget,
             epochs=arguments.epochs,
             seed=arguments.seed,
-            transfer=arguments.transfer,
-            with_baselines=not arguments.no_baselines,
             accelerator=arguments.accelerator,
         )
-    written(*paths)
+        name = arguments.data.lower().replace("/", "-")
+        default = Path("comparisons") / f"{name}-{fingerprint(comparison.settings)}"
+        out = arguments.out or default
+        results = comparison.run(
+            out, transfer=arguments.transfer, with_baselines=not arguments.no_baselines
+        )
+        written(*results.write(out, comparison.settings))
     return 0
 
 
-def compare(
-    data_name: str,
-    members: list[str],
-    out: Path,
-    *,
-    data_options: Mapping[str, Any] | None = None,
-    model_options: Mapping[str, Mapping[str, Any]] | None = None,
-    budget: float | None = None,
-    epochs: int | None = None,
-    seed: int = 0,
-    transfer: str | None = None,
-    with_baselines: bool = True,
-    accelerator: str = "auto",
-) -> list[Path]:
-    """Train and measure every member, then write the leaderboard and its pictures.
+@dataclass(frozen=True)
+class Comparison:
+    """Networks to train on the same data with the same budget.
 
-    Args:
-        data_name: Registered dataset.
-        members: Networks, presets as ``name:preset``, pretrained weights.
-        out: Folder of the comparison.
-        data_options: Options of the data module.
-        model_options: Options of networks by registered name.
-        budget: Training time of each member, s; 180 unless ``epochs`` is given.
-        epochs: Passes over the training split instead.
+    Attributes:
+        data: What all are trained on.
+        members: The networks, built and checked.
+        settings: What is compared, plain values.
         seed: Of the weights and of what is drawn in training.
-        transfer: Size or specification of another lattice to measure on.
-        with_baselines: Whether to add the training mean and the linear ridge.
+        budget: Training time of each member, s, or None.
+        epochs: Passes over the training split instead, or None.
         accelerator: As Lightning's.
-
-    Returns:
-        The files written.
-
-    Raises:
-        InputError: Unknown names, both budgets at once, or a member that cannot serve the task.
     """
-    from latticezoo.training.names import data_record, open_data
-    from latticezoo.training.results import Results
-    from latticezoo.training.runs import RunFolder
 
-    if not members:
-        raise InputError("no network to compare; give --models with at least one name.")
-    if len(set(members)) < len(members):
-        raise InputError(f"a network is named twice in {','.join(members)}; give each once.")
-    if budget is not None and epochs is not None:
-        raise InputError("both a budget in seconds and a number of epochs; give one of them.")
-    if epochs is not None and epochs < 1:
-        raise InputError(f"the number of epochs is {epochs}; it must be at least 1.")
-    if budget is None and epochs is None:
-        budget = DEFAULT_BUDGET
-    data = open_data(data_name, data_options or {})
-    plans = [Member.plan(name, data, model_options or {}, seed) for name in members]
-    data.prepare_data()
-    data.setup()
-    results = Results(data, open_transfer(data, transfer))
-    if with_baselines:
-        results.add_baselines()
-    for plan in plans:
-        folder = RunFolder(out / "members" / plan.label.replace(":", "-"))
-        network, record = plan.train(
-            data, folder, seed=seed, max_epochs=epochs, budget=budget, accelerator=accelerator
-        )
-        results.add(plan.label, network, record, folder)
-    settings = {
-        "data": data_record(data),
-        "members": members,
-        "budget_seconds": budget,
-        "epochs": epochs,
-        "seed": seed,
-    }
-    return results.write(out, settings)
+    data: LatticeData
+    members: tuple[Member, ...]
+    settings: dict[str, Any]
+    seed: int
+    budget: float | None
+    epochs: int | None
+    accelerator: str
+
+    @classmethod
+    def open(
+        cls,
+        data_name: str,
+        names: list[str],
+        data_options: Mapping[str, Any] | None = None,
+        *,
+        model_options: Mapping[str, Mapping[str, Any]] | None = None,
+        budget: float | None = None,
+        epochs: int | None = None,
+        seed: int = 0,
+        accelerator: str = "auto",
+    ) -> Comparison:
+        """Build data module and networks, so that a mistake shows before any work is done.
+
+        Args:
+            data_name: Registered dataset.
+            names: Networks, presets as ``name:preset``, pretrained weights.
+            data_options: Options of the data module.
+            model_options: Options of networks by registered name.
+            budget: Training time of each member, s; 180 unless ``epochs`` is given.
+            epochs: Passes over the training split instead.
+            seed: Of the weights and of what is drawn in training.
+            accelerator: As Lightning's.
+
+        Raises:
+            InputError: Unknown names, both budgets at once, or a member that cannot serve the
+                task.
+        """
+        from latticezoo.training.names import data_record, open_data
+
+        if not names:
+            raise InputError("no network to compare; give --models with at least one name.")
+        if len(set(names)) < len(names):
+            raise InputError(f"a network is named twice in {','.join(names)}; give each once.")
+        if budget is not None and epochs is not None:
+            raise InputError("both a budget in seconds and a number of epochs; give one of them.")
+        if epochs is not None and epochs < 1:
+            raise InputError(f"the number of epochs is {epochs}; it must be at least 1.")
+        if budget is None and epochs is None:
+            budget = DEFAULT_BUDGET
+        data = open_data(data_name, data_options or {})
+        members = tuple(Member.plan(name, data, model_options or {}, seed) for name in names)
+        settings = {
+            "data": data_record(data),
+            "members": names,
+            "options": {name: dict(given) for name, given in (model_options or {}).items()},
+            "budget_seconds": budget,
+            "epochs": epochs,
+            "seed": seed,
+        }
+        return cls(data, members, settings, seed, budget, epochs, accelerator)
+
+    def run(
+        self, out: Path, *, transfer: str | None = None, with_baselines: bool = True
+    ) -> Results:
+        """Train every member that is not finished in the folder, and measure all.
+
+        Args:
+            out: Folder of the comparison.
+            transfer: Size of another lattice to measure on.
+            with_baselines: Whether to add the training mean and the linear ridge.
+
+        Returns:
+            The measurements; ``write`` saves them.
+        """
+        from latticezoo.training.results import Results
+        from latticezoo.training.runs import RunFolder
+
+        self.data.prepare_data()
+        self.data.setup()
+        results = Results(self.data, open_transfer(self.data, transfer))
+        if with_baselines:
+            results.add_baselines()
+        for member in self.members:
+            folder = RunFolder(out / "members" / member.label.replace(":", "-"))
+            network, record = member.train(
+                self.data,
+                folder,
+                seed=self.seed,
+                max_epochs=self.epochs,
+                budget=self.budget,
+                accelerator=self.accelerator,
+            )
+            results.add(member.label, network, record, folder)
+        return results
 
 
 def open_transfer(data: LatticeData, size: str | None) -> LatticeData | None:
@@ -173,9 +203,9 @@ def open_transfer(data: LatticeData, size: str | None) -> LatticeData | None:
     """
     if size is None:
         return None
-    from latticezoo.datasets.module import Holstein, evaluation_data
+    from latticezoo.datasets.module import MadeData, evaluation_data
 
-    if not isinstance(data, Holstein):
+    if not isinstance(data, MadeData):
         raise InputError("--transfer needs data that a recipe makes, such as holstein.")
     fresh = evaluation_data(data, lattice=size, random=20, trajectories=2, frames=10)
     fresh.setup()

@@ -99,6 +99,9 @@ class JahnTeller(AdiabaticSystem):
     fields: ClassVar[tuple[Field, ...]] = (Field("Q", point=POINT, odd=("particle_hole",)),)
     families: ClassVar[tuple[str, ...]] = ("square",)
     states_per_site: ClassVar[int] = 2
+    order_source: ClassVar[str] = f"Q[{QX}]"
+    #: Q^x, Q^z of ±g/k and Q^A of half that (the physics sheet's proposal).
+    start_weights: ClassVar[tuple[float, ...]] = (0.5, 1.0, 1.0)
 
     def __post_init__(self) -> None:
         self.check_parameters(positive=("g", "k", "beta", "mass"))
