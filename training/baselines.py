@@ -17,6 +17,8 @@ from latticezoo.symmetry.tasks import Task
 class MeanBaseline:
     """Predicts the mean over the training split everywhere: the error is the target's spread.
 
+    A target that a two-element symmetry of the task turns into its negative has the mean zero.
+
     Args:
         task: Types of the targets.
         train: The training split.
@@ -27,6 +29,7 @@ class MeanBaseline:
     def __init__(self, task: Task, train: Samples) -> None:
         self.means = {
             field.name: train.targets[field.name].double().flatten(0, 1).mean(0)
+            * (not set(task.flips) & set(field.odd))
             for field in task.targets
         }
         self.n_parameters = sum(mean.numel() for mean in self.means.values())

@@ -108,9 +108,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    return guarded(_dispatch, list(sys.argv[1:] if argv is None else argv))
+
+
+def guarded(run: Callable[[list[str]], int], arguments: list[str]) -> int:
+    """Call a command; turn errors on the user's side into a sentence and a status.
+
+    Args:
+        run: Takes the words, gives the status.
+        arguments: The words.
+
+    Returns:
+        The exit status.
+    """
     try:
-        return _dispatch(arguments)
+        return run(arguments)
     except SystemExit as leave:  # --help of the parsers, or SIGTERM in Lightning
         if type(leave).__name__ == "SIGTERMException":
             print(f"latticezoo: {_INTERRUPTED}", file=sys.stderr)

@@ -15,27 +15,24 @@ Row = Mapping[str, Any]
 
 
 class Column(NamedTuple):
-    """A column: key of the row, headings, how to print the value."""
+    """A printed column: key of the row, heading, how to print, key of a share behind the value."""
 
     key: str
-    title: str
-    unit: str
+    heading: str
     form: str
+    share: str = ""
 
 
-_ERRORS = "{:.4f}"
 COLUMNS = (
-    Column("label", "network", "", "{}"),
-    Column("rmse_trajectory", "RMSE, trajectory", "{quantity}", _ERRORS),
-    Column("share_trajectory", "share of spread", "%", "percent"),
-    Column("rmse_random", "RMSE, random", "{quantity}", _ERRORS),
-    Column("share_random", "share of spread", "%", "percent"),
-    Column("rmse_transfer", "RMSE, {transfer}", "{quantity}", _ERRORS),
-    Column("equivariance_float64", "equivariance, float64", "relative", "{:.0e}"),
-    Column("equivariance_float32", "equivariance, float32", "relative", "{:.0e}"),
-    Column("parameters", "parameters", "", "{:,}"),
-    Column("training_seconds", "training", "s", "{:.0f}"),
-    Column("sites_per_second", "inference", "sites/s", "{:.2g}"),
+    Column("label", "network", "{}"),
+    Column("rmse_trajectory", "RMSE, share of\nspread,\ntrajectory", "{:.4f}", "share_trajectory"),
+    Column("rmse_random", "RMSE, share of\nspread,\nrandom", "{:.4f}", "share_random"),
+    Column("rmse_transfer", "RMSE on\n{transfer}", "{:.4f}"),
+    Column("equivariance_float64", "equivariance\nerror,\nfloat64", "{:.0e}"),
+    Column("equivariance_float32", "\n\nfloat32", "{:.0e}"),
+    Column("parameters", "parameters", "{:,}"),
+    Column("training_seconds", "training\n(s)", "{:.0f}"),
+    Column("sites_per_second", "inference\n(sites/s)", "{:.2g}"),
 )
 
 
@@ -56,30 +53,30 @@ def print_table(rows: Sequence[Row], quantity: str, transfer: str = "") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, title="held-out errors", title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     used = [column for column in COLUMNS if any(column.key in row for row in rows)]
     for column in used:
-        unit = column.unit.format(quantity=quantity)
-        title = column.title.format(transfer=transfer)
-        heading = f"{title}\n({unit})" if unit else title
         table.add_column(
-            heading.replace(", ", ",\n", 1),
+            column.heading.format(transfer=transfer),
             justify="left" if column.key == "label" else "right",
-            no_wrap=column.key == "label",
+            vertical="bottom",
+            no_wrap=True,
         )
     for row in ordered(rows):
-        table.add_row(*[_cell(column, row.get(column.key)) for column in used])
-    console = Console(highlight=False)
-    # Not a terminal: do not fold the columns to the 80 characters that rich assumes there.
-    Console(highlight=False, width=max(console.width, 132)).print(table)
+        table.add_row(*[_cell(column, row) for column in used])
+    # As wide as it needs: where there is no terminal, rich assumes 80 characters.
+    width = max(Console().width, Console(width=1000).measure(table).maximum)
+    print(f"\nheld-out errors of {quantity}, and costs")
+    Console(highlight=False, width=width).print(table)
 
 
-def _cell(column: Column, value: Any) -> str:
+def _cell(column: Column, row: Row) -> str:
+    value = row.get(column.key)
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
-    if column.form == "percent":
-        return f"{100 * value:.1f}"
-    return column.form.format(value)
+    text = column.form.format(value)
+    share = row.get(column.share)
+    return f"{text} {100 * share:5.1f} %" if share is not None else text
 
 
 def write_csv(path: str | os.PathLike[str], rows: Sequence[Row]) -> Path:

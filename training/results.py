@@ -11,7 +11,7 @@ import torch
 
 from latticezoo.datasets.module import LatticeData
 from latticezoo.training import plots
-from latticezoo.training.baselines import baselines
+from latticezoo.training.baselines import MeanBaseline, baselines
 from latticezoo.training.callbacks import describe_data
 from latticezoo.training.evaluate import (
     Model,
@@ -39,6 +39,8 @@ class Results:
 
     Attributes:
         rows: One mapping a member, in the order they were added.
+        pairs: Exact and predicted values by label.
+        networks: The networks by label, baselines left out.
     """
 
     def __init__(self, data: LatticeData, transfer: LatticeData | None = None) -> None:
@@ -50,6 +52,11 @@ class Results:
         self.rows: list[dict[str, Any]] = []
         self.pairs: dict[str, Pairs] = {}
         self.histories: dict[str, dict[str, np.ndarray]] = {}
+        self.networks: dict[str, ZooModel] = {}
+
+    def best(self) -> str:
+        """Label of the network with the smallest held-out error."""
+        return next(row["label"] for row in ordered(self.rows) if not row["baseline"])
 
     def add_baselines(self) -> None:
         """Measure what every network has to beat."""
@@ -83,6 +90,7 @@ class Results:
             "network": network.config(),
         }
         self.rows.append(row)
+        self.networks[label] = network
         if record and folder.metrics.exists():
             table = np.genfromtxt(folder.metrics, delimiter=",", names=True, deletechars="")
             self.histories[label] = {
@@ -141,7 +149,7 @@ class Results:
         return [table, details, *self._pictures(out)]
 
     def _pictures(self, out: Path) -> list[Path]:
-        labels = [row["label"] for row in ordered(self.rows)]
+        labels = [row["label"] for row in ordered(self.rows) if row["label"] != MeanBaseline.label]
         shown = {label: self.pairs[label] for label in labels[:6]}
         differences = {
             label: {kind: predicted - exact for kind, (exact, predicted) in entry.items()}
@@ -151,7 +159,7 @@ class Results:
         trained = [
             {**row, "rmse": row.get("rmse_trajectory", row["rmse_all"])}
             for row in ordered(self.rows)
-            if row["label"] != "training mean"
+            if row["label"] != MeanBaseline.label
         ]
         pictures = [
             plots.parity(out / "parity.png", shown, self.quantity),

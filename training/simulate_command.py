@@ -191,28 +191,38 @@ class Plan:
         Raises:
             InputError: When the folder holds another simulation, or the parts do not fit together.
         """
-        from latticezoo.simulate.run import Checkpoint, Trajectory, simulate
         from latticezoo.training.pictures import simulation_pictures
         from latticezoo.training.runs import write_json
 
-        force_field = self.force_field()
-        # The state is made before the folder, so that a mistake leaves nothing behind.
-        initial, dynamics = self.state(), self.langevin()
-        observers = self.observers()
+        result = self.simulate(out)
+        pictures = simulation_pictures(out, self, {self.label: result})
+        summary = write_json(out / "summary.json", self.summary(result))
+        return [out / "trajectory.h5", summary, *pictures]
+
+    def simulate(self, out: Path, force_field: Any = None) -> Result:
+        """Simulate into a folder, or go on there.
+
+        Args:
+            out: Receives the trajectory and the checkpoint.
+            force_field: What drives the run instead of :attr:`model`.
+
+        Raises:
+            InputError: When the folder holds another simulation, or the parts do not fit together.
+        """
+        from latticezoo.simulate.run import Checkpoint, Trajectory, simulate
+
         every = {"every_steps": None, "every_seconds": 60.0, **self.checkpoint}
-        result = simulate(
-            force_field,
-            dynamics,
-            initial,
+        # Everything is built before the folder, so that a mistake leaves nothing behind.
+        return simulate(
+            force_field or self.force_field(),
+            self.langevin(),
+            self.state(),
             self.steps,
             lattice=self.lattice,
-            observers=observers,
+            observers=self.observers(),
             trajectory=Trajectory(out / "trajectory.h5", every=self.frame_every),
             checkpoint=Checkpoint(out / "checkpoint.h5", **every),
         )
-        summary = self.summary(result)
-        pictures = simulation_pictures(out, self, {self.label: result})
-        return [out / "trajectory.h5", write_json(out / "summary.json", summary), *pictures]
 
     @property
     def label(self) -> str:
@@ -248,9 +258,14 @@ class Plan:
 
         options = {k: v for k, v in self.initial.items() if k != "kind" and v is not None}
         unit = float(getattr(self.system, "Q0", 1.0))
+        weights = self.system.start_weights
         if self.initial["kind"] == "thermal":
             stiffness = float(getattr(self.system, "k", 1.0))
             options = {"temperature": 1.0, **options, "stiffness": stiffness, "mass": self._mass}
+            options["channels"] = len(weights)
+        elif self.initial["kind"] == "random":
+            amplitude = options.get("amplitude", 1.0) * unit
+            options["amplitude"] = [amplitude * weight for weight in weights]
         else:
             options["amplitude"] = options.get("amplitude", 1.0) * unit
             if "noise" in options:
@@ -288,11 +303,12 @@ class Plan:
         from latticezoo.training.pictures import LocalOrder
 
         self.lattice.stagger  # noqa: B018 - raises where the lattice holds no staggered order
+        source = self.system.order_source
         return [
-            OrderParameter(self.sample_every),
-            CorrelationFunction(self.sample_every),
+            OrderParameter(self.sample_every, source=source),
+            CorrelationFunction(self.sample_every, source=source),
             KineticTemperature(self.sample_every),
-            LocalOrder(self.frame_every),
+            LocalOrder(self.frame_every, source=source),
         ]
 
     def summary(self, result: Result) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pytest
 from latticezoo.training.cli import main
 
 #: A dataset that is made in half a second.
-SMALL_DATA = {"lattice": 6, "random": 20, "trajectories": 4, "frames": 5, "last_time": 5.0}
+SMALL_DATA = {"lattice": 8, "random": 20, "trajectories": 4, "frames": 5, "last_time": 5.0}
 DATA_WORDS = ["--data", "holstein"] + [
     word for name, value in SMALL_DATA.items() for word in (f"--data.{name}", str(value))
 ]

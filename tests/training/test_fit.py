@@ -174,7 +174,7 @@ def test_a_budget_in_seconds_ends_training_with_the_learning_rate_at_its_end(com
 
 def test_a_configuration_file_by_path_and_by_packaged_name(command):
     Path("mine.yaml").write_text(
-        "model: gcn\ndata:\n  class_path: holstein\n  init_args: {lattice: 6, random: 20,"
+        "model: gcn\ndata:\n  class_path: holstein\n  init_args: {lattice: 8, random: 20,"
         " trajectories: 4, frames: 5, last_time: 5.0}\ntrainer: {max_epochs: 1}\n"
     )
     assert command("fit", "--config", "mine.yaml", "--model.widths", "[8,8]")[0] == 0
