@@ -250,7 +250,7 @@ def card_page(network: ZooModel, metrics: Mapping[str, Any]) -> str:
             f"{found.get('transfer_spread_trajectory', found['transfer_spread_all']):.3f} | |"
         )
     options = ", ".join(f"{k} = {v}" for k, v in network.options.items())
-    parameters = ", ".join(f"{k} = {v:g}" for k, v in system.items())
+    parameters = ", ".join(f"{k} = {v:.4g}" for k, v in system.items())
     train = sizes["train"]
     hardware = ", ".join(f"{k}: {v}" for k, v in metrics["hardware"].items())
     field = network.task.inputs[0].name

@@ -137,6 +137,7 @@ class Comparison:
                 task.
         """
         from latticezoo.training.names import data_record, open_data
+        from latticezoo.training.train import check_budget
 
         if not names:
             raise InputError("no network to compare; give --models with at least one name.")
@@ -144,6 +145,7 @@ class Comparison:
             raise InputError(f"a network is named twice in {','.join(names)}; give each once.")
         if budget is not None and epochs is not None:
             raise InputError("both a budget in seconds and a number of epochs; give one of them.")
+        check_budget(budget)
         if epochs is not None and epochs < 1:
             raise InputError(f"the number of epochs is {epochs}; it must be at least 1.")
         if budget is None and epochs is None:

@@ -19,8 +19,8 @@ QUENCH = {
     "lattice": "square(16, 16)",
     "initial": {"kind": "random", "amplitude": 1.0},
     "dynamics": {"name": "langevin", "dt": 0.1, "temperature": 0.1},
-    "steps": 400,
-    "replicas": 8,
+    "steps": 200,
+    "replicas": 12,
     "seed": 2024,
     "sample_every": 10,
     "frame_every": 5,
@@ -51,6 +51,7 @@ class Demo:
         budget: Training time of each network, s.
         data: Options of the Holstein data.
         quench: Settings of the simulation.
+        models: Networks to train.
     """
 
     def __init__(
@@ -59,8 +60,9 @@ class Demo:
         budget: float,
         data: dict[str, Any] | None = None,
         quench: dict[str, Any] | None = None,
+        models: Sequence[str] = MODELS,
     ) -> None:
-        self.out, self.budget = out, budget
+        self.out, self.budget, self.models = out, budget, list(models)
         self.data = {**DATA, **(data or {}), "path": str(out / "holstein.h5")}
         self.quench = {**QUENCH, **(quench or {})}
         self._start = time.monotonic()
@@ -87,11 +89,11 @@ class Demo:
             f"{self.data['trajectories']} quenches of the Holstein model on "
             f"{self.data['lattice']}×{self.data['lattice']} sites, by diagonalization."
         )
-        comparison = Comparison.open("holstein", list(MODELS), self.data, budget=self.budget)
+        comparison = Comparison.open("holstein", self.models, self.data, budget=self.budget)
         comparison.data.prepare_data()
         comparison.data.setup()
         self._say(
-            f"2. Training {' and '.join(MODELS)} to predict the electron density n − ½ from the "
+            f"2. Training {' and '.join(self.models)} to predict the electron density n − ½ from the "
             f"displacements Q, {self.budget:g} s each; trajectories are held out whole."
         )
         results = comparison.run(self.out / "comparison")

@@ -116,7 +116,7 @@ def equivariance(
 
 
 def sites_per_second(
-    model: Model, samples: Samples, sites: int = 16384, seconds: float = 1.0
+    model: Model, samples: Samples, sites: int = 16384, seconds: float = 1.0, calls: int = 50
 ) -> float:
     """Forward speed without gradients, in sites a second: the median over repeats.
 
@@ -124,7 +124,8 @@ def sites_per_second(
         model: ``model(fields, lattice) -> targets``.
         samples: States to take; repeated until there are about ``sites`` sites in one call.
         sites: Sites in one call.
-        seconds: How long to measure, at least.
+        seconds: How long to measure, at most, but for five calls.
+        calls: How many calls to measure, at most.
     """
     size = max(1, sites // samples.lattice.n_sites)
     rows = torch.arange(size) % len(samples)
@@ -132,7 +133,8 @@ def sites_per_second(
     with torch.inference_mode(not getattr(model, "needs_gradient", False)):
         model(fields, samples.lattice)  # builds caches
         times: list[float] = []
-        while sum(times) < seconds or len(times) < 5:
+        end = time.perf_counter() + seconds
+        while len(times) < 5 or (len(times) < calls and time.perf_counter() < end):
             start = time.perf_counter()
             model(fields, samples.lattice)
             times.append(time.perf_counter() - start)

@@ -50,7 +50,9 @@ def data_record(data: LatticeData) -> dict[str, Any]:
     cls = type(data)
     names = [name for name in list_data() if data_class(name) is cls]
     name = names[0] if names else f"{cls.__module__}.{cls.__qualname__}"
-    return {"name": name, "options": dict(data.hparams)}
+    # Lightning's command line notes how it built the module among its hyperparameters.
+    options = {key: value for key, value in data.hparams.items() if not key.startswith("_")}
+    return {"name": name, "options": options}
 
 
 def open_data(name: str, options: Mapping[str, Any]) -> LatticeData:

@@ -165,7 +165,7 @@ def error_histogram(
             spreads = sorted(np.percentile(np.abs(e), 99.5) for e in shown.values())
             window = 2.0 * spreads[(len(spreads) - 1) // 2] or 1.0
             fewest = min(len(e) for e in shown.values())
-            edges = np.linspace(-window, window, 2 + int(np.clip(3 * fewest ** (1 / 3), 15, 80)))
+            edges = np.linspace(-window, window, 2 + int(np.clip(5 * fewest ** (1 / 3), 15, 120)))
             centres = 0.5 * (edges[1:] + edges[:-1])
             for index, (label, values) in enumerate(shown.items()):
                 density, _ = np.histogram(values, edges)

@@ -384,9 +384,7 @@ def load_network_by_name(name: str) -> ZooModel:
         from latticezoo.training.runs import RunFolder
         from latticezoo.zoo.base import ZooModel
 
-        return ZooModel.load_from_checkpoint(
-            path if path.is_file() else RunFolder(path).best
-        ).eval()
+        return ZooModel.load_from_checkpoint(RunFolder(path).best if path.is_dir() else path).eval()
     if name.startswith("local-dir:") or name in list_pretrained():
         return load_pretrained(name)
     if (path / "config.json").exists():

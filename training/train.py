@@ -75,8 +75,7 @@ class Session:
         Raises:
             InputError: When the budget is not positive.
         """
-        if budget is not None and not (math.isfinite(budget) and budget > 0):
-            raise InputError(f"budget is {budget:g} seconds; it must be above 0.")
+        check_budget(budget)
         clock = Stopwatch()
         checkpoint = RunCheckpoint(folder, clock)
         callbacks: list[Callback] = [clock, checkpoint, TrainingProgress(label, clock, budget)]
@@ -159,6 +158,12 @@ def train(
             )
         session.finish()
     return folder.record()
+
+
+def check_budget(budget: float | None) -> None:
+    """Refuse a training time that is not a positive number of seconds."""
+    if budget is not None and not (math.isfinite(budget) and budget > 0):
+        raise InputError(f"budget is {budget:g} seconds; it must be above 0.")
 
 
 def check_fits(network: Any, data: Any) -> None:

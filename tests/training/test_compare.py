@@ -1,0 +1,189 @@
+"""compare, models and card: leaderboard, resuming, weights that can be believed."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from latticezoo.training import compare
+from latticezoo.zoo import check_golden, create_model, load_pretrained
+from tests.training.conftest import DATA_WORDS, TINY_GCN
+
+COMPARE = ["compare", *DATA_WORDS, "--models", "gcn,descriptor_mlp", "--gcn.widths", "[8,8]"]
+COMPARE += ["--descriptor_mlp.widths", "[8]", "--epochs", "2", "--out", "board"]
+
+
+def table(path="board/leaderboard.csv"):
+    with Path(path).open() as stream:
+        return {row["label"]: row for row in csv.DictReader(stream)}
+
+
+def test_compare_measures_all_and_goes_on(command):
+    status, out, err = command(*COMPARE, "--transfer", "10")
+    assert status == 0, err
+    rows = table()
+    assert set(rows) == {"gcn", "descriptor_mlp", "linear ridge", "training mean"}
+    for label in ("gcn", "descriptor_mlp"):
+        row = rows[label]
+        assert float(row["equivariance_float64"]) < 1e-10
+        assert float(row["equivariance_float32"]) < 1e-5
+        assert 0 < float(row["rmse_trajectory"]) < 1
+        assert float(row["rmse_transfer"]) > 0
+        assert float(row["sites_per_second"]) > 0
+        share = float(row["rmse_random"]) / float(row["spread_random"])
+        assert float(row["share_random"]) == pytest.approx(share)
+        assert label in out
+    details = json.loads(Path("board/leaderboard.json").read_text())
+    assert {"hardware", "versions", "members", "split_sizes", "system", "data"} <= set(details)
+    errors = [m["rmse_trajectory"] for m in details["members"]]
+    assert errors == sorted(errors)
+    for name in ("parity", "errors", "cost", "learning"):
+        assert f"board/{name}.png" in out
+        assert Path(f"board/{name}.png").exists()
+
+    weights = Path("board/members/gcn/checkpoints/best.ckpt")
+    before = weights.stat().st_mtime_ns
+    Path("board/leaderboard.csv").unlink()
+    assert command(*COMPARE)[0] == 0
+    assert weights.stat().st_mtime_ns == before
+    assert table()["gcn"]["rmse_all"] == rows["gcn"]["rmse_all"]
+
+    # A member of a comparison is a run: it can become a card.
+    status, out, _ = command("card", "board/members/gcn", "--name", "gcn.small", "--out", "cards")
+    assert status == 0
+    assert "cards/gcn.small/README.md" in out
+
+
+def test_an_interrupted_comparison_trains_only_what_is_missing(command, monkeypatch):
+    real, trained = compare.Member.train, []
+
+    def train(self, *words, **named):
+        trained.append(self.label)
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        return real(self, *words, **named)
+
+    monkeypatch.setattr(compare.Member, "train", train)
+    assert command(*COMPARE)[0] == 130
+    assert not Path("board/leaderboard.csv").exists()
+    before = Path("board/members/gcn/checkpoints/best.ckpt").stat().st_mtime_ns
+    monkeypatch.setattr(compare.Member, "train", real)
+    assert command(*COMPARE)[0] == 0
+    assert Path("board/members/gcn/checkpoints/best.ckpt").stat().st_mtime_ns == before
+
+
+def test_other_options_need_another_folder(command):
+    words = ["compare", *DATA_WORDS, "--models", "gcn", "--gcn.widths", "[8]", "--no-baselines"]
+    assert command(*words, "--epochs", 1, "--out", "board")[0] == 0
+    status, _, err = command(*words, "--epochs", 2, "--out", "board")
+    assert status == 2
+    assert "max_epochs 1, not 2" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--data", "holstein", "--models", "gnc"], "unknown model 'gnc'; did you mean gcn?"),
+        (["--data", "holstien", "--models", "gcn"], "did you mean holstein"),
+        (["--data", "holstein", "--models", "gcn:huge"], "preset of gcn 'huge'"),
+        (["--data", "holstein", "--models", "gcn.hostlein"], "unknown model 'gcn.hostlein'"),
+        (["--data", "holstein", "--models", "gcn,gcn"], "named twice"),
+        (["--data", "holstein", "--models", ","], "no network to compare"),
+        (["--data", "holstein", "--models", "gcn", "--epochs", "0"], "at least 1"),
+        (["--data", "holstein", "--models", "gcn", "--budget=-1"], "budget is -1"),
+        (
+            ["--data", "holstein", "--models", "gcn", "--epochs", "1", "--budget", "1"],
+            "give one of them",
+        ),
+        (["--data", "holstein", "--data.latice", "8", "--models", "gcn"], "did you mean lattice"),
+        (["--data", "holstein", "--models", "gcn", "--gcn.widht", "8"], "did you mean widths?"),
+        ([*DATA_WORDS, "--data.lattice", "6", "--models", "descriptor_mlp"], "too small"),
+        ([*DATA_WORDS, "--data.lattice", "9", "--models", "gcn"], "odd"),
+        (["--models", "gcn"], "--data"),
+    ],
+)
+def test_bad_input(refused, words, expected):
+    assert expected in refused("compare", *words)
+
+
+def test_models_lists_networks_with_the_papers_count(command):
+    status, out, _ = command("models")
+    assert status == 0
+    assert "10,753,793 parameters" in out
+    status, out, _ = command("models", "gc*", "--json")
+    assert json.loads(out)["models"]["gcn"]["presets"]["paper"] == "10,753,793 parameters"
+
+
+def test_models_check_and_its_refusals(command, refused):
+    assert command("models", "--check")[0] == 0
+    assert "no network matches 'xyz'" in refused("models", "xyz")
+
+
+# ---- cards -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run_folder(command):
+    assert command("fit", *TINY_GCN, *DATA_WORDS, "--trainer.max_epochs", 1, "--out", "run")[0] == 0
+
+
+def test_a_card_holds_what_was_trained(run_folder, command):
+    assert command("card", "run", "--name", "gcn.tiny")[0] == 0
+    folder = Path("cards/gcn.tiny")
+    names = {path.name for path in folder.iterdir()}
+    assert {"README.md", "config.json", "model.safetensors", "golden.safetensors"} <= names
+    assert {"metrics.json", "parity.png", "errors.png"} <= names
+    assert not list(Path("cards").glob(".*"))
+    assert check_golden(folder) < 1e-4
+    network = load_pretrained(f"local-dir:{folder}")
+    trained = torch.load("run/checkpoints/best.ckpt", weights_only=True)["state_dict"]
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, trained[name])
+    metrics = json.loads((folder / "metrics.json").read_text())
+    measured = metrics["measurements"]
+    page = (folder / "README.md").read_text()
+    assert f"{measured['rmse_trajectory']:.4f}" in page
+    assert metrics["system"]["g"] == 1.5
+
+    status, _, err = command("card", "run", "--name", "gcn.tiny")
+    assert status == 2
+    assert "--force" in err
+    assert command("card", "run", "--name", "gcn.tiny", "--force")[0] == 0
+    assert check_golden(folder) < 1e-4
+
+
+def test_a_changed_byte_is_noticed(run_folder, command):
+    command("card", "run", "--name", "gcn.tiny")
+    weights = Path("cards/gcn.tiny/model.safetensors")
+    data = bytearray(weights.read_bytes())
+    data[-5] ^= 1
+    weights.write_bytes(data)
+    status, _, err = command("simulate", "--model", "cards/gcn.tiny", "--lattice", 8, "--steps", 2)
+    assert status == 2
+    assert "sha256" in err
+    assert not Path("simulations").exists()
+
+
+def test_cards_that_are_refused(run_folder, refused, monkeypatch):
+    assert "is not the folder of a run" in refused("card", "nowhere")
+    assert "lower case" in refused("card", "run", "--name", "My Card")
+    assert "--max-bytes" in refused("card", "run", "--max-bytes", 100)
+    record = json.loads(Path("run/run.json").read_text())
+    Path("run/run.json").write_text(json.dumps({**record, "state": "started"}))
+    assert "not finished" in refused("card", "run")
+    record.pop("training_seconds")
+    Path("run/run.json").write_text(json.dumps(record))
+    assert "not measured: training_seconds" in refused("card", "run")
+
+
+def test_a_network_that_cannot_serve_the_task(refused, monkeypatch):
+    from latticezoo.zoo.gcn import GCN
+
+    def refuse(self, task, **options):
+        raise create_model.__globals__["InputError"]("gcn cannot serve the task 'x': no links.")
+
+    monkeypatch.setattr(GCN, "__init__", refuse)
+    sentence = refused("compare", "--data", "holstein", "--models", "gcn")
+    assert sentence == "gcn cannot serve the task 'x': no links."
