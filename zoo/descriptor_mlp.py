@@ -115,6 +115,9 @@ class DescriptorMLP(ZooModel):
             "activation": "silu",
             "initialization": "fan_in",
             "learning_rate": 3e-3,
+            # On 240 snapshots it overfits without: held-out trajectory RMSE 0.0205 against 0.028.
+            "optimizer": "adamw",
+            "weight_decay": 0.3,
         },
         "paper": {
             "level": "paper",
@@ -123,6 +126,8 @@ class DescriptorMLP(ZooModel):
             "activation": "relu",
             "initialization": "normal",
             "learning_rate": 1e-3,
+            "optimizer": "adam",
+            "weight_decay": 0.0,
         },
         "table1": {
             "level": "paper",
@@ -131,6 +136,8 @@ class DescriptorMLP(ZooModel):
             "activation": "relu",
             "initialization": "normal",
             "learning_rate": 1e-3,
+            "optimizer": "adam",
+            "weight_decay": 0.0,
         },
     }
 
