@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
@@ -63,7 +65,9 @@ def correlation_lengths(order: np.ndarray, lattice: Lattice) -> Band:
     return Band(np.stack([mean for mean, _ in results]), np.stack([error for _, error in results]))
 
 
-def _with_error(frame: np.ndarray, lattice: Lattice, function) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[no-untyped-def]
+def _with_error(
+    frame: np.ndarray, lattice: Lattice, function: Callable[[np.ndarray], np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
     values = torch.as_tensor(np.asarray(frame), dtype=torch.float64)[..., None]
     whole = function(_average(values, lattice))
     left_out = [

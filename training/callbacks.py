@@ -370,7 +370,8 @@ def _link(source: Path, target: Path) -> None:
 
 def _generators() -> dict[str, Any]:
     """States of all random number generators, in types that ``weights_only`` loading accepts."""
-    name, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002 - others draw
+    legacy: Any = np.random.get_state()  # noqa: NPY002 - others draw from it
+    name, keys, position, has_gauss, gauss = legacy
     version, internal, gauss_next = random.getstate()
     states: dict[str, Any] = {
         "torch": torch.get_rng_state(),

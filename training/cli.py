@@ -209,7 +209,8 @@ def _explain(error: BaseException) -> tuple[int, str] | None:
         r"No space left on device|errno = 28|PytorchStreamWriter failed writing", text
     )
     if full and isinstance(error, OSError | RuntimeError):
-        where = f" while writing {error.filename}" if getattr(error, "filename", None) else ""
+        name = getattr(error, "filename", None)
+        where = f" while writing {name}" if name else ""
         return 1, f"the disk is full{where}; no half-written file was left."
     if isinstance(error, OSError):
         reason = error.strerror or text

@@ -93,8 +93,8 @@ class Demo:
         comparison.data.prepare_data()
         comparison.data.setup()
         self._say(
-            f"2. Training {' and '.join(self.models)} to predict the electron density n − ½ from the "
-            f"displacements Q, {self.budget:g} s each; trajectories are held out whole."
+            f"2. Training {' and '.join(self.models)} to predict the electron density n − ½ from "
+            f"the displacements Q, {self.budget:g} s each; trajectories are held out whole."
         )
         results = comparison.run(self.out / "comparison")
         self._say("3. Leaderboard on held-out states (equivariance over the whole symmetry group):")
@@ -113,7 +113,8 @@ class Demo:
             f"τ₀: first with the exact solver, then with {winner}, same starts and same noise."
         )
         runs, walls = {}, {}
-        exact = replace(plan.system, workers=_cores())
+        system: Any = plan.system
+        exact = replace(system, workers=_cores())
         for label, force_field in (("exact", exact), (winner, None)):
             start = time.monotonic()
             runs[label] = plan.simulate(self.out / "quench" / label, force_field)

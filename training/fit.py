@@ -311,7 +311,7 @@ class LatticeCLI(LightningCLI):
             )
         check_checkpoint(model, read_checkpoint(ckpt_path))
         with plain_interrupts(self.trainer):
-            batches = self.trainer.predict(
+            batches: Any = self.trainer.predict(
                 model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True
             )
         assert isinstance(datamodule, LatticeData)

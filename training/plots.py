@@ -69,7 +69,8 @@ def figure(path: PathLike, **options: Any) -> Iterator[tuple[Figure, np.ndarray]
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    with mpl.rc_context(_STYLE):
+    style: Any = _STYLE
+    with mpl.rc_context(style):
         drawn, axes = plt.subplots(squeeze=False, layout="constrained", **options)
         try:
             yield drawn, axes

@@ -204,13 +204,14 @@ def fast_determinism() -> Iterator[None]:
     Filling fresh memory with NaN, which comes with them, finds bugs but costs time: not here.
     """
     before = torch.are_deterministic_algorithms_enabled()
-    filling = torch.utils.deterministic.fill_uninitialized_memory
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    switches: Any = torch.utils.deterministic
+    filling = switches.fill_uninitialized_memory
+    switches.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
-        torch.utils.deterministic.fill_uninitialized_memory = filling
+        switches.fill_uninitialized_memory = filling
 
 
 @contextmanager
