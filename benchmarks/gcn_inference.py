@@ -20,16 +20,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from hardware import hardware
 from torch import Tensor, nn
 
 from latticezoo.symmetry.lattices import Lattice, square
@@ -199,26 +199,6 @@ def ratio(times: dict[str, dict[str, float]]) -> float:
     return round(times["torch_geometric"]["min_ms"] / times["latticezoo"]["min_ms"], 3)
 
 
-def hardware() -> dict[str, Any]:
-    """What it ran on."""
-    name = platform.processor()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next((ln.split(":")[1].strip() for ln in lines if "model name" in ln), name)
-    import torch_geometric
-
-    return {
-        "cpu": name,
-        "cores": os.cpu_count(),
-        "instructions": torch.backends.cpu.get_cpu_capability(),
-        "load_average_at_start": round(os.getloadavg()[0], 2),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torch_geometric": torch_geometric.__version__,
-        "date": date.today().isoformat(),
-    }
-
-
 def main() -> None:
     """Measure and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
@@ -230,7 +210,12 @@ def main() -> None:
     result: dict[str, Any] = {
         "what": "float32 inference of gcn on square lattices",
         "lattice": str(lattice),
-        "hardware": hardware(),
+        "hardware": {
+            **hardware(),
+            "instructions": torch.backends.cpu.get_cpu_capability(),
+            "torch_geometric": version("torch_geometric"),
+            "load_average_at_start": round(os.getloadavg()[0], 2),
+        },
         "threads": {},
     }
     with torch.no_grad():

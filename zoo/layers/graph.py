@@ -24,7 +24,7 @@ from latticezoo.symmetry.lattices import Lattice
 AGGREGATIONS = ("mean", "sum")
 
 #: Rows that are taken through a layer at once in inference, so that they stay in the cache.
-TILE = 2048
+TILE = 4096
 
 
 @lru_cache(maxsize=8)
