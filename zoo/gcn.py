@@ -12,7 +12,7 @@ from latticezoo.symmetry.lattices import Lattice
 from latticezoo.symmetry.tasks import Task
 from latticezoo.zoo.base import ZooModel
 from latticezoo.zoo.layers.activations import activation, gain
-from latticezoo.zoo.layers.graph import NeighbourLinear, bag_table, bags_serve, tiles
+from latticezoo.zoo.layers.graph import TILE, NeighbourLinear, bag_table, bags_serve, tiles
 from latticezoo.zoo.layers.scalars import join_scalars, scalar_channels, split_scalars
 from latticezoo.zoo.registry import register
 
@@ -77,27 +77,41 @@ class GraphNetwork(nn.Module):
         return layers[-1](hidden, lattice)
 
     def _infer(self, values: Tensor, lattice: Lattice) -> Tensor:
-        """The same numbers, tile by tile: a layer reads and writes main memory only once."""
+        """The same numbers, tile by tile: a layer reads and writes main memory only once.
+
+        Layers write into two arrays in turn: fresh memory for each would cost as much as the
+        activation, for the system hands it out page by page.
+        """
         table = bag_table(lattice, len(values))
         act = activation(self.nonlinearity, in_place=True)
         layers, mixers = self._parts()
         hidden = values.flatten(0, 1)
+        rows, width = len(hidden), max(layer.out_channels for layer in layers)
+        arrays = [hidden.new_empty(rows * width) for _ in range(2)]
+        scratch = hidden.new_empty(min(TILE, rows) * width)
         for number, layer in enumerate(layers):
             apply = layer.infer(hidden, table)
-            result = hidden.new_empty(len(hidden), layer.out_channels)
-            for tile in tiles(len(hidden)):
+            result = _head(arrays[number % 2], rows, layer.out_channels)
+            for tile in tiles(rows):
                 if layer is layers[-1]:
                     apply(tile, result[tile])
                 elif mixers and number > 0:
+                    update = _head(scratch, tile.stop - tile.start, layer.out_channels)
                     mixer = mixers[number - 1].weight.t()
-                    torch.addmm(hidden[tile], act(apply(tile, None)), mixer, out=result[tile])
+                    torch.addmm(hidden[tile], act(apply(tile, update)), mixer, out=result[tile])
                 else:
                     act(apply(tile, result[tile]))
             hidden = result
-        return hidden.view(*values.shape[:2], -1)
+        # A copy lets go of the large array behind the few output channels.
+        return hidden.clone().view(*values.shape[:2], -1)
 
     def _parts(self) -> tuple[list[NeighbourLinear], list[nn.Linear]]:
         return cast(Any, list(self.layers)), cast(Any, list(self.mixers))
+
+
+def _head(array: Tensor, rows: int, width: int) -> Tensor:
+    """The beginning of a flat array as a matrix."""
+    return array[: rows * width].view(rows, width)
 
 
 @register("gcn")
