@@ -245,9 +245,11 @@ def card_page(network: ZooModel, metrics: Mapping[str, Any]) -> str:
                 f"{found[f'spread_{kind}']:.3f} | {100 * found[f'share_{kind}']:.1f} % |"
             )
     if "rmse_transfer" in found:
+        spread = found.get("transfer_spread_trajectory", found["transfer_spread_all"])
         rows.append(
-            f"| another lattice size, quenches | {found['rmse_transfer']:.4f} | "
-            f"{found.get('transfer_spread_trajectory', found['transfer_spread_all']):.3f} | |"
+            f"| {found['transfer_lattice']}, states along exact quenches | "
+            f"{found['rmse_transfer']:.4f} | {spread:.3f} | "
+            f"{100 * found['rmse_transfer'] / spread:.1f} % |"
         )
     options = ", ".join(f"{k} = {v}" for k, v in network.options.items())
     parameters = ", ".join(f"{k} = {v:.4g}" for k, v in system.items())
@@ -268,7 +270,7 @@ Physics: {title} model, {parameters}; energies in units of the hopping t.
 ```python
 from latticezoo.zoo import load_pretrained
 
-network = load_pretrained("{name}")           # or "local-dir:PATH" of this folder
+network = load_pretrained("{name}")  # or "local-dir:PATH" of this folder
 outputs = network({{"{field}": values}}, lattice)  # values [batch, sites, 1]
 ```
 
@@ -300,6 +302,6 @@ Options: {options}.
 ## Limits
 
 It knows the parameters, the temperature and the kind of states named above, and nothing else: \
-other couplings or temperatures need other weights. It sees {network.receptive_radius:g} bond \
+other couplings or temperatures need other weights. It sees {network.receptive_radius:.3g} bond \
 lengths around a site. Every number on this page comes from metrics.json beside it.
 """

@@ -106,6 +106,7 @@ class Results:
             if self.transfer is not None:
                 other = errors(pairs(model, self.transfer.samples("test"), self.target))
                 row |= {f"transfer_{name}": value for name, value in other.items()}
+                row["transfer_lattice"] = str(self.transfer.lattice)
                 row["rmse_transfer"] = other.get("rmse_trajectory", other["rmse_all"])
             for dtype in (torch.float64, torch.float32):
                 report = equivariance(model, self.data.task, self.test, dtype)
