@@ -361,32 +361,55 @@ def test_the_cosine_ends_at_zero_after_a_linear_rise():
 
 @pytest.mark.filterwarnings("ignore:.*LeafSpec.*", "ignore:.*many workers.*")
 @pytest.mark.parametrize("options", [{}, {"ema": 0.8}, {"schedule": "plateau"}], ids=str)
-def test_an_interrupted_fit_goes_on_to_the_same_weights(tmp_path, options):
-    def fit(epochs, checkpoint=None, horizon=4):
+def test_a_resumed_fit_ends_with_the_same_weights(tmp_path, options):
+    def fit(checkpoint=None):
         torch.manual_seed(3)
         network = create_model("gcn", TASK, widths=[5, 5], **options)
-        trainer = short_trainer(tmp_path, max_epochs=horizon)
-        if epochs < horizon:
-            trainer.callbacks.append(_StopAfter(epochs))
-        trainer.fit(network, Batches(batches()), Batches(batches(1, seed=7)), ckpt_path=checkpoint)
-        return network, trainer
+        trainer = short_trainer(tmp_path, max_epochs=4)
+        trainer.callbacks.append(_SaveAfter(2, tmp_path / "half.ckpt"))
+        trainer.fit(
+            network,
+            Batches(batches()),
+            Batches(batches(1, seed=7)),
+            ckpt_path=checkpoint,
+            weights_only=True,
+        )
+        return network
 
-    whole, _ = fit(4)
-    _, trainer = fit(2)
-    trainer.save_checkpoint(tmp_path / "half.ckpt")
-    resumed, _ = fit(4, tmp_path / "half.ckpt")
-    if not options.get("ema"):  # Lightning's average is put in place when a fit ends
-        for name, value in whole.state_dict().items():
-            torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0)
+    whole = fit()
+    resumed = fit(tmp_path / "half.ckpt")
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0)
     assert ZooModel.load_from_checkpoint(tmp_path / "half.ckpt").options == whole.options
 
 
-class _StopAfter(Callback):
-    def __init__(self, epochs):
-        self.epochs = epochs
+class _SaveAfter(Callback):
+    def __init__(self, epochs, path):
+        self.epochs, self.path = epochs, path
 
     def on_train_epoch_end(self, trainer, module):
-        trainer.should_stop = trainer.current_epoch + 1 >= self.epochs
+        if trainer.current_epoch + 1 == self.epochs:
+            trainer.save_checkpoint(self.path)
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.*", "ignore:.*many workers.*")
+def test_the_moving_average_is_what_is_validated_and_kept(tmp_path):
+    torch.manual_seed(3)
+    network = create_model("gcn", TASK, widths=[5, 5], ema=0.5, learning_rate=0.1)
+    seen = []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer, module, *_):
+            seen.append(module.network.layers[0].bias.detach().clone())
+
+    trainer = short_trainer(tmp_path, max_epochs=1)
+    trainer.callbacks.append(Watch())
+    trainer.fit(network, Batches(batches()), Batches(batches(1)))
+    average = seen[0]
+    for value in seen[1:]:
+        average = 0.5 * average + 0.5 * value
+    torch.testing.assert_close(network.network.layers[0].bias.detach(), average)
+    assert not torch.equal(average, seen[-1])
 
 
 # ---- checkpoints -------------------------------------------------------------------------------
