@@ -113,8 +113,7 @@ class Demo:
             f"τ₀: first with the exact solver, then with {winner}, same starts and same noise."
         )
         runs, walls = {}, {}
-        system: Any = plan.system
-        exact = replace(system, workers=_cores())
+        exact = replace(plan, model="exact").force_field()
         for label, force_field in (("exact", exact), (winner, None)):
             start = time.monotonic()
             runs[label] = plan.simulate(self.out / "quench" / label, force_field)
@@ -135,12 +134,6 @@ class Demo:
         return write_card(
             folder, network, results.data, row, results.pairs[winner], force=folder.exists()
         )
-
-
-def _cores() -> int:
-    from latticezoo.datasets.make import cores
-
-    return cores()
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from latticezoo.symmetry.errors import InputError, unknown
 from latticezoo.training.callbacks import AtomicCheckpointIO
 from latticezoo.training.names import data_record, read_config, resolve_arguments
 from latticezoo.training.runs import RunFolder, fingerprint, write_json
+from latticezoo.training.threads import suited_threads, work
 from latticezoo.training.train import (
     TRAINER_DEFAULTS,
     Session,
@@ -222,9 +223,10 @@ class LatticeCLI(LightningCLI):
         """Train, or go on with the unfinished run in the folder."""
         assert isinstance(model, ZooModel)
         folder, session = self.folder, self.session
-        with folder.lock(), plain_interrupts(self.trainer):
+        assert isinstance(datamodule, LatticeData)
+        sites = datamodule.batch_size * datamodule.lattice.n_sites
+        with folder.lock(), plain_interrupts(self.trainer), suited_threads(work(model, sites)):
             folder.claim(self.identity)
-            assert isinstance(datamodule, LatticeData)
             folder.update(network=model.config(), data=data_record(datamodule))
             self._write_config()
             if session.resumes:

@@ -32,7 +32,7 @@ COLUMNS = (
     Column("equivariance_float32", "\n\nfloat32", "{:.0e}"),
     Column("parameters", "parameters", "{:,}"),
     Column("training_seconds", "training\n(s)", "{:.0f}"),
-    Column("sites_per_second", "inference\n(sites/s)", "{:.2g}"),
+    Column("sites_per_second", "inference,\none thread\n(sites/s)", "{:.2g}"),
 )
 
 

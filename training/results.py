@@ -24,6 +24,7 @@ from latticezoo.training.evaluate import (
 )
 from latticezoo.training.leaderboard import ordered, print_table, write_csv
 from latticezoo.training.runs import RunFolder, hardware, versions, write_json
+from latticezoo.training.threads import suited_threads
 from latticezoo.zoo.base import ZooModel
 
 #: How values of known targets are written on axes: name and unit.
@@ -114,7 +115,8 @@ class Results:
                 row[f"equivariance_{name}"] = report.error
                 row[f"equivariance_{name}_worst"] = report.worst
                 row["equivariance_group"] = f"{report.elements} elements of {report.group}"
-            speed = sites_per_second(model, self.test)
+            with suited_threads(0):  # one thread: a number that a busy machine does not blur
+                speed = sites_per_second(model, self.test)
         row["parameters"] = parameter_count(model)
         row["sites_per_second"] = speed
         row["seconds_per_site"] = 1 / speed

@@ -7,7 +7,13 @@ from typing import Any
 
 from latticezoo.symmetry.errors import InputError, unknown
 
-_KINDS = {int: "a whole number", float: "a number", str: "text", dict: "names and values"}
+_KINDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    dict: "names and values",
+}
 
 
 def section(values: Any, where: str, known: Mapping[str, type]) -> dict[str, Any]:

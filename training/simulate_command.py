@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,7 @@ _SETTINGS: dict[str, type] = {
     "frame_every": int,
     "checkpoint": dict,
     "device": str,
+    "batch_replicas": bool,
 }
 _INITIAL: dict[str, dict[str, type]] = {
     "random": {"amplitude": float, "distribution": str},
@@ -64,6 +65,7 @@ _DEFAULTS: dict[str, Any] = {
     "sample_every": 10,
     "frame_every": 100,
     "device": "cpu",
+    "batch_replicas": None,
 }
 
 
@@ -131,6 +133,8 @@ class Plan:
         frame_every: Steps between frames of the trajectory and maps of the order.
         checkpoint: How often to save.
         device: Where to compute.
+        batch_replicas: Evaluate all replicas in one call: faster on a GPU, but a replica's last
+            bits then depend on the others of the batch.
     """
 
     system: System
@@ -145,6 +149,7 @@ class Plan:
     frame_every: int
     checkpoint: dict[str, Any]
     device: str
+    batch_replicas: bool | None = None
 
     @classmethod
     def make(cls, given: Mapping[str, Any]) -> Plan:
@@ -183,6 +188,7 @@ class Plan:
             frame_every=values["frame_every"],
             checkpoint=section(values.get("checkpoint"), "checkpoint", _CHECKPOINT),
             device=values["device"],
+            batch_replicas=values["batch_replicas"],
         )
 
     def run(self, out: Path) -> list[Path]:
@@ -210,19 +216,24 @@ class Plan:
             InputError: When the folder holds another simulation, or the parts do not fit together.
         """
         from latticezoo.simulate.run import Checkpoint, Trajectory, simulate
+        from latticezoo.training.threads import suited_threads, work
 
         every = {"every_steps": None, "every_seconds": 60.0, **self.checkpoint}
         # Everything is built before the folder, so that a mistake leaves nothing behind.
-        return simulate(
-            force_field or self.force_field(),
-            self.langevin(),
-            self.state(),
-            self.steps,
-            lattice=self.lattice,
-            observers=self.observers(),
-            trajectory=Trajectory(out / "trajectory.h5", every=self.frame_every),
-            checkpoint=Checkpoint(out / "checkpoint.h5", **every),
-        )
+        driver = force_field or self.force_field()
+        network = getattr(driver, "model", None)
+        with suited_threads(work(network, self.lattice.n_sites) if network is not None else 0):
+            return simulate(
+                driver,
+                self.langevin(),
+                self.state(),
+                self.steps,
+                lattice=self.lattice,
+                observers=self.observers(),
+                trajectory=Trajectory(out / "trajectory.h5", every=self.frame_every),
+                checkpoint=Checkpoint(out / "checkpoint.h5", **every),
+                batch_replicas=self.batch_replicas,
+            )
 
     @property
     def label(self) -> str:
@@ -241,7 +252,7 @@ class Plan:
             InputError: When the network serves another task, or the lattice is too small for it.
         """
         if self.model == "exact":
-            return self.system
+            return with_workers(self.system, self.replicas)
         network = load_network_by_name(self.model).to(self.device)
         targets = [field.name for field in network.task.targets]
         task = self.system.task(self.lattice.family, target=targets[0])
@@ -369,6 +380,14 @@ def _lattice(given: Any, settings: Mapping[str, Any]) -> Lattice:
     if isinstance(given, int) or str(given).isdigit():
         given = f"square({given})"
     return Lattice.parse(str(given))
+
+
+def with_workers(system: Any, replicas: int) -> Any:
+    """A system whose diagonalizations share the cores, replica by replica: no result changes."""
+    from latticezoo.datasets.make import cores
+
+    names = {field.name for field in fields(system)}
+    return replace(system, workers=min(cores(), replicas)) if "workers" in names else system
 
 
 def load_network_by_name(name: str) -> ZooModel:

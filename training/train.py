@@ -32,6 +32,7 @@ from latticezoo.training.callbacks import (
 )
 from latticezoo.training.names import data_record
 from latticezoo.training.runs import RunFolder, hardware
+from latticezoo.training.threads import suited_threads, work
 from latticezoo.zoo.base import ZooModel
 
 #: Trainer options of every run. No sanity check: it would draw random numbers before a fresh run
@@ -135,7 +136,8 @@ def train(
         folder.claim(identity)
         return folder.record()
     session = Session.open(folder, label, budget)
-    with folder.lock(), quiet(), isolate_rng(), fast_determinism():
+    threads = suited_threads(work(network, data.batch_size * data.lattice.n_sites))
+    with folder.lock(), quiet(), isolate_rng(), fast_determinism(), threads:
         folder.claim(identity)
         folder.update(network=network.config(), data=data_record(data))
         seed_everything(seed, workers=True, verbose=False)

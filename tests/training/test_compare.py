@@ -56,6 +56,20 @@ def test_compare_measures_all_and_goes_on(command):
     assert "cards/gcn.small/README.md" in out
 
 
+def test_pretrained_weights_are_measured_and_not_trained(command):
+    words = ["compare", *DATA_WORDS, "--models", "gcn.holstein_weak", "--no-baselines"]
+    status, _, err = command(*words, "--out", "board")
+    assert status == 0, err
+    row = table()["gcn.holstein_weak"]
+    assert float(row["share_trajectory"]) < 0.2  # it has learned this physics on other data
+    assert "training_seconds" not in row
+    assert not Path("board/members").exists()
+    chain = ["compare", "--data", "holstein", "--data.family", "chain"]
+    status, _, err = command(*chain, "--models", "gcn.holstein_weak")
+    assert status == 2
+    assert "was trained for the task 'holstein_square'" in err
+
+
 def test_an_interrupted_comparison_trains_only_what_is_missing(command, monkeypatch):
     real, trained = compare.Member.train, []
 

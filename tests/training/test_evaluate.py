@@ -20,6 +20,7 @@ from latticezoo.training.evaluate import (
     sites_per_second,
 )
 from latticezoo.training.settings import convert, merge, section
+from latticezoo.training.threads import ENOUGH_WORK, suited_threads
 from latticezoo.zoo import create_model
 from tests.training.conftest import SMALL_DATA
 
@@ -134,6 +135,22 @@ def test_correlation_length_of_stripes():
     stripes = np.where((x // 4) % 2 == 0, 1.0, -1.0)[:, None] * np.ones((16, 16))
     length = correlation_lengths(np.stack([[stripes.ravel(), -stripes.ravel()]]), lattice)
     assert length.mean[0] == pytest.approx(2.0)
+
+
+def test_small_work_takes_one_thread_unless_the_user_decided(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    torch.set_num_threads(2)
+    try:
+        with suited_threads(ENOUGH_WORK / 2):
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+        with suited_threads(2 * ENOUGH_WORK):
+            assert torch.get_num_threads() == 2
+        monkeypatch.setenv("OMP_NUM_THREADS", "2")
+        with suited_threads(0):
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
 
 
 def test_settings_are_checked():
