@@ -261,6 +261,8 @@ class Plan:
                 f"{self.model} serves the task {network.task.name!r} ({', '.join(targets)}), "
                 f"not {task.name!r} of system {self.system.name!r} on {self.lattice}."
             )
+        # The network would say so itself, but only after the folder of the run was made.
+        self.lattice.require(network.required_shells, what=network.registry_name)
         return self.system.learned(network)
 
     def state(self) -> State:
