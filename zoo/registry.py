@@ -41,6 +41,11 @@ MEMBERS: dict[str, Member] = {
         "DescriptorMLP",
         "symmetry-invariant features of the surroundings, then a multilayer perceptron",
     ),
+    "energy_gnn": Member(
+        "latticezoo.zoo.energy_gnn",
+        "EnergyGNN",
+        "messages between nearest neighbours, local energies, forces by differentiation",
+    ),
     "gcn": Member(
         "latticezoo.zoo.gcn",
         "GCN",

@@ -1,0 +1,140 @@
+"""Energy graph network: local energies by message passing, forces by differentiation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from latticezoo.symmetry.errors import InputError, unknown
+from latticezoo.symmetry.lattices import Lattice
+from latticezoo.symmetry.tasks import Task
+from latticezoo.zoo.base import ZooModel
+from latticezoo.zoo.layers.energies import (
+    check_conservative,
+    conservative_targets,
+    physical_energy,
+)
+from latticezoo.zoo.layers.energy_graph import NORMALIZATIONS, LocalEnergies
+from latticezoo.zoo.layers.graph import AGGREGATIONS
+from latticezoo.zoo.layers.scalars import join_scalars, scalar_channels
+from latticezoo.zoo.registry import register
+
+
+@register("energy_gnn")
+class EnergyGNN(ZooModel):
+    r"""Energy graph network (GNN force-field paper, section V).
+
+    Rounds of messages over nearest-neighbour bonds give a local energy at every site; the targets
+    are minus the derivatives of their sum, :math:`E = \sum_i \epsilon_i`,
+    :math:`F_i = -\partial E / \partial Q_i`, so forces are exactly conservative. Only forces are
+    trained on: how the energy is shared among the sites is left to the network. Under the odd
+    symmetry of a task the energy is [E(Q) + E(−Q)]/2.
+
+    The energy of a site sees ``len(widths) + 1`` hops, its force twice as many.
+
+    Presets:
+        ``compact``: three blocks of width 48, SiLU, neighbour mean.
+        ``paper``: widths 512-1024-512 and LayerNorm, ReLU, as in the authors' code. The second
+            derivatives that force training needs vanish almost everywhere for ReLU, except through
+            the LayerNorm.
+
+    Args:
+        task: What to learn; every target must be paired with an input as its force.
+        preset: ``"compact"`` or ``"paper"``.
+        widths: Channels after each block.
+        activation: Nonlinearity: silu, relu, gelu, softplus or tanh.
+        aggregation: ``"mean"`` or ``"sum"`` over the neighbours.
+        normalization: ``"layer"`` for a LayerNorm in every block, or ``"none"``.
+        **training: Learning rate, optimizer, schedule: see
+            :class:`~latticezoo.zoo.base.ZooModel`.
+
+    Raises:
+        InputError: When the task has other than scalar inputs on the sites or a target that
+            derives from no energy, or an option is wrong.
+    """
+
+    presets: ClassVar = {
+        "compact": {
+            "widths": [48] * 3,
+            "activation": "silu",
+            "aggregation": "mean",
+            "normalization": "none",
+            "learning_rate": 4e-3,
+        },
+        "paper": {
+            "widths": [512, 1024, 512],
+            "activation": "relu",
+            "aggregation": "mean",
+            "normalization": "layer",
+            "learning_rate": 1e-4,
+        },
+    }
+
+    def __init__(
+        self,
+        task: Task | dict[str, Any],
+        *,
+        preset: str = "compact",
+        widths: list[int] | None = None,
+        activation: str | None = None,
+        aggregation: str | None = None,
+        normalization: str | None = None,
+        **training: Any,
+    ) -> None:
+        super().__init__(
+            task,
+            preset=preset,
+            architecture={
+                "widths": widths,
+                "activation": activation,
+                "aggregation": aggregation,
+                "normalization": normalization,
+            },
+            **training,
+        )
+        options = self.options
+        chosen = options["widths"]
+        if not chosen or min(chosen) < 1:
+            raise InputError(f"widths of energy_gnn must be positive numbers, not {chosen}.")
+        for name, known in (("aggregation", AGGREGATIONS), ("normalization", NORMALIZATIONS)):
+            if options[name] not in known:
+                raise unknown(name, options[name], known)
+        check_conservative(self)
+        self.network = LocalEnergies(
+            scalar_channels(self, self.task.inputs),
+            chosen,
+            self._family.shells(count=1)[1].size,
+            options["activation"],
+            options["aggregation"],
+            options["normalization"],
+        )
+
+    def _standard_energy(self, fields: Mapping[str, Tensor], lattice: Lattice) -> Tensor:
+        return self.network(join_scalars(fields, self.task.inputs), lattice).sum(1)
+
+    def predict(self, fields: dict[str, Tensor], lattice: Lattice) -> dict[str, Tensor]:
+        """Map standardized inputs to standardized targets."""
+        return conservative_targets(
+            self, lambda given: self._standard_energy(given, lattice), fields
+        )
+
+    def energy(self, fields: Mapping[str, Tensor], lattice: Lattice) -> Tensor:
+        """Energy of which the targets are minus the derivatives.
+
+        Args:
+            fields: As in :meth:`forward`.
+            lattice: As in :meth:`forward`.
+
+        Returns:
+            ``[batch]``, in units of target times input, up to a constant.
+        """
+        return physical_energy(
+            self, lambda given: self._standard_energy(given, lattice), fields, lattice
+        )
+
+    @property
+    def receptive_radius(self) -> float:
+        """Twice the hops that a local energy sees."""
+        return 2.0 * (len(self.options["widths"]) + 1)
