@@ -102,11 +102,13 @@ def neighbour_tables(
         Two tables ``[sites, K]``: ``forward[i, k]`` is the neighbour of ``i`` at offset ``k``;
         ``backward[j, k]`` is the site whose neighbour at offset ``k`` is ``j``.
     """
-    forward = lattice.neighbourhood(shells)
-    # Every offset moves all sites at once: a column is a permutation of the sites.
-    sites = torch.arange(lattice.n_sites)[:, None].expand_as(forward)
-    backward = torch.empty_like(forward).scatter_(0, forward, sites)
-    return forward.to(device), backward.to(device)
+    # Made for later use too: tensors made in inference mode could not take part in training.
+    with torch.inference_mode(False):
+        forward = lattice.neighbourhood(shells)
+        # Every offset moves all sites at once: a column is a permutation of the sites.
+        sites = torch.arange(lattice.n_sites)[:, None].expand_as(forward)
+        backward = torch.empty_like(forward).scatter_(0, forward, sites)
+        return forward.to(device), backward.to(device)
 
 
 class _Gather(torch.autograd.Function):

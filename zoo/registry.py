@@ -51,6 +51,11 @@ MEMBERS: dict[str, Member] = {
         "GCN",
         "graph convolutions over nearest neighbours, direct output",
     ),
+    "lattice_enn": Member(
+        "latticezoo.zoo.lattice_enn",
+        "LatticeENN",
+        "irreps of the site group as features, any field on any lattice, direct or by energy",
+    ),
 }
 
 _registered: dict[str, type[ZooModel]] = {}

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -27,32 +27,47 @@ AGGREGATIONS = ("mean", "sum")
 TILE = 4096
 
 
-@lru_cache(maxsize=8)
-def bag_table(lattice: Lattice, copies: int) -> Tensor:
-    """Rows of the nearest neighbours when ``copies`` configurations are stacked.
+class BagTable(NamedTuple):
+    """Neighbours of stacked configurations, in the form that :func:`bag_sum` takes.
 
-    Returns:
-        ``[copies · sites, neighbours]``, int32.
+    Attributes:
+        rows: Rows of the neighbours of row 0, of row 1, …, ``[copies · sites · size]``, int32.
+        starts: Where each row's neighbours begin, ``[copies · sites]``, int32.
+        size: Number of neighbours of a site.
     """
+
+    rows: Tensor
+    starts: Tensor
+    size: int
+
+
+@lru_cache(maxsize=8)
+def bag_table(lattice: Lattice, copies: int) -> BagTable:
+    """Nearest neighbours when ``copies`` configurations of a lattice are stacked."""
     table = lattice.neighbours(1)
     first = torch.arange(copies)[:, None, None] * lattice.n_sites
-    return (table + first).reshape(-1, table.shape[1]).int()
+    rows = (table + first).reshape(-1).int()
+    size = table.shape[1]
+    return BagTable(rows, torch.arange(0, len(rows), size, dtype=torch.int32), size)
 
 
-def bag_sum(rows: Tensor, table: Tensor) -> Tensor:
-    """Sums of rows: ``result[i] = Σ_k rows[table[i, k]]``, float32 on the CPU.
+def bag_sum(values: Tensor, table: BagTable, tile: slice | None = None) -> Tensor:
+    """Sums over neighbours, ``result[i] = Σ_j values[j]``, float32 on the CPU.
 
     Args:
-        rows: ``[M, C]``.
-        table: ``[m, k]``, int32.
+        values: Stacked configurations ``[M, C]``.
+        table: Their neighbours.
+        tile: The rows to compute; all by default.
 
     Returns:
         ``[m, C]``.
     """
-    bags, size = table.shape
-    offsets = torch.arange(0, bags * size, size, dtype=table.dtype)
+    rows, starts, size = table
+    if tile is not None:
+        rows = rows[tile.start * size : tile.stop * size]
+        starts = starts[: tile.stop - tile.start]
     # Detached: for a tensor that requires gradients torch takes a slower kernel.
-    return torch.embedding_bag(rows.detach(), table.reshape(-1), offsets)[0]
+    return torch.embedding_bag(values.detach(), rows, starts)[0]
 
 
 def bags_serve(values: Tensor) -> bool:
@@ -171,7 +186,7 @@ class NeighbourLinear(nn.Module):
         total = torch.addmm(own.flatten(0, -2), around.flatten(0, -2), matrix.t())
         return total.view(own.shape)
 
-    def infer(self, rows: Tensor, table: Tensor) -> Callable[[slice, Tensor | None], Tensor]:
+    def infer(self, rows: Tensor, table: BagTable) -> Callable[[slice, Tensor | None], Tensor]:
         """Prepare to apply the layer without gradients to a few rows at a time.
 
         A caller that goes on with each tile before it starts the next keeps it in the cache.
@@ -188,7 +203,7 @@ class NeighbourLinear(nn.Module):
         sources = rows @ matrix if self.narrows else rows
 
         def apply(tile: slice, out: Tensor | None = None) -> Tensor:
-            around = bag_sum(sources, table[tile])
+            around = bag_sum(sources, table, tile)
             part = torch.addmm(self.bias, rows[tile], own, out=out)
             return part.add_(around) if self.narrows else part.addmm_(around, matrix)
 

@@ -1,0 +1,352 @@
+"""Equivariant network whose features are irreps of the site group, for any lattice and field."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from latticezoo.symmetry.errors import InputError, unknown
+from latticezoo.symmetry.fields import Field
+from latticezoo.symmetry.lattices import Lattice, Shell
+from latticezoo.symmetry.tasks import Task
+from latticezoo.zoo.base import ZooModel
+from latticezoo.zoo.layers.e_fnn import NONLINEARITIES, ExpandedLayer
+from latticezoo.zoo.layers.energies import (
+    check_conservative,
+    conservative_targets,
+    physical_energy,
+)
+from latticezoo.zoo.layers.enn import Blocks
+from latticezoo.zoo.layers.graph import tiles
+from latticezoo.zoo.layers.irrep_fields import (
+    Embedding,
+    IrrepsToFields,
+    NeighbourhoodIrreps,
+    Readout,
+    check_site_field,
+    unreachable,
+)
+from latticezoo.zoo.layers.irreps import Features
+from latticezoo.zoo.registry import register
+
+BODIES = ("blocks", "e_fnn")
+OUTPUTS = ("direct", "energy")
+
+_PUBLISHED = {
+    "body": "e_fnn",
+    "embedding_shells": 8,
+    "nonlinearity": "sign_sigmoid",
+    "squares": False,
+    "learning_rate": 1e-3,
+}
+
+#: The energy of a site as a field: invariant, and even under every two-element symmetry.
+LOCAL_ENERGY = "local energy"
+
+
+class BlockNetwork(nn.Module):
+    """Embedding, blocks, readout: fields to fields, every parity of the flips carried along."""
+
+    def __init__(
+        self,
+        inputs: tuple[Field, ...],
+        outputs: tuple[Field, ...],
+        family: str,
+        flips: tuple[str, ...],
+        options: Mapping[str, Any],
+    ) -> None:
+        super().__init__()
+        features = Features(family, options["features"])
+        products = Features(family, f"{options['products']}x")
+        self.embedding = Embedding(inputs, features, flips, options["embedding_shells"])
+        self.readout = Readout(features, outputs, flips, options["readout_shells"])
+        self.blocks = Blocks(
+            features,
+            products,
+            options["blocks"],
+            options["shells"],
+            2 ** len(flips),
+            self.readout.parities,
+        )
+
+    @property
+    def radius(self) -> float:
+        """Distance in bond lengths beyond which nothing is seen."""
+        return self.embedding.radius + self.blocks.radius + self.readout.radius
+
+    def forward(self, fields: Mapping[str, Tensor], lattice: Lattice) -> dict[str, Tensor]:
+        """Outputs by name, ``[batch, sites, C]``."""
+        return self.readout(self.blocks(self.embedding(fields, lattice), lattice), lattice)
+
+
+class ExpandedNetwork(nn.Module):
+    """The published E-FNN: irreps of the neighbourhood, then layers at every site by itself."""
+
+    def __init__(
+        self,
+        inputs: tuple[Field, ...],
+        outputs: tuple[Field, ...],
+        family: str,
+        options: Mapping[str, Any],
+    ) -> None:
+        super().__init__()
+        self.irreps = NeighbourhoodIrreps(family, inputs, options["embedding_shells"])
+        self.fields = IrrepsToFields(family, outputs)
+        group = Features(family, "1x").group
+        sizes = [dict.fromkeys(group.irreps, n) for n in options["channels"]]
+        self.layers = nn.ModuleList()
+        copies, constant = self.irreps.copies, options["output"] == "direct"
+        for out in (*sizes, self.fields.copies):
+            kind = None if out is self.fields.copies else options["nonlinearity"]
+            layer = ExpandedLayer(group, copies, out, kind, options["squares"], constant)
+            self.layers.append(layer)
+            copies = layer.out
+
+    @property
+    def radius(self) -> float:
+        """Distance in bond lengths beyond which nothing is seen."""
+        return self.irreps.radius
+
+    def forward(self, fields: Mapping[str, Tensor], lattice: Lattice) -> dict[str, Tensor]:
+        """Outputs by name, ``[batch, sites, C]``."""
+        shape = tuple(next(iter(fields.values())).shape[:2])
+        columns = self.irreps.columns(fields, lattice)
+        # The expanded layers are a hundred times wider than the input: without gradients a few
+        # sites are taken through all of them at a time.
+        pieces = [slice(None)] if torch.is_grad_enabled() else tiles(len(columns))
+        parts = []
+        for piece in pieces:
+            values = self.irreps(columns[piece])
+            for layer in self.layers:
+                values = layer(values)
+            parts.append(values)
+        joined = {name: torch.cat([p[name] for p in parts], dim=-1) for name in parts[0]}
+        return self.fields(joined, shape, lattice)
+
+
+@register("lattice_enn")
+class LatticeENN(ZooModel):
+    r"""Equivariant network on a lattice: irreps of the site group as features.
+
+    It is built from the task alone: fields of any representation of the site group (scalars,
+    doublets, displacements) on any lattice, in and out. Features are direct sums of irreps, and
+    every map is equivariant by construction; nothing is averaged over the group.
+
+    ``body="blocks"``: an equivariant linear map over several shells makes features; each block
+    mixes them over a neighbourhood by an equivariant stencil, multiplies them at the site by
+    Clebsch–Gordan coefficients, and adds the result (:class:`~latticezoo.zoo.layers.enn.Block`); a
+    linear readout makes fields. The two-element symmetries of the task are part of the group: every
+    feature is even or odd under each of them, so that no second evaluation is needed.
+
+    ``body="e_fnn"``: the published network, pointwise layers on the irreps of one neighbourhood
+    (:mod:`~latticezoo.zoo.layers.e_fnn`).
+
+    ``output="energy"``: a local energy in place of the targets, which are then minus the
+    derivatives of its sum; such a network has ``energy(fields, lattice)``.
+
+    Presets:
+        ``compact``: trains in minutes on one core.
+        ``accurate``: more channels and blocks.
+        ``e_fnn``: the published E-FNN: 45 sites, 32, 8 and 4 copies of every irrep, products of
+            different copies only, the authors' activation, which jumps at zero
+            (``nonlinearity="smooth"`` does not); 142,914 weights and 221 biases. ``paper`` is
+            another name for it.
+
+    Args:
+        task: What to learn.
+        preset: ``"compact"``, ``"accurate"`` or ``"e_fnn"`` (``"paper"``).
+        body: ``"blocks"`` or ``"e_fnn"``.
+        output: ``"direct"`` or ``"energy"``.
+        embedding_shells: Shells around a site that the first map sees.
+        features: Irreps between the blocks, for every parity: such as ``"32xA1+8xB1+8xE"``, or
+            ``"8x"`` for as many copies of every irrep.
+        products: Copies of every irrep that a block multiplies.
+        blocks: Number of blocks.
+        shells: Shells around a site that the stencil of a block sees.
+        readout_shells: Shells around a site that the last map sees.
+        channels: Copies of every irrep after each hidden layer of the E-FNN.
+        nonlinearity: ``"sign_sigmoid"`` (published) or ``"smooth"``, of the E-FNN.
+        squares: Whether the E-FNN multiplies copies with themselves too.
+        **training: Learning rate, optimizer, schedule: see
+            :class:`~latticezoo.zoo.base.ZooModel`.
+
+    Raises:
+        InputError: When a field is not a real site field without internal type or cannot be
+            reached, for a target that derives from no energy when one is wanted, or when an option
+            is wrong.
+    """
+
+    presets: ClassVar = {
+        "compact": {
+            "body": "blocks",
+            "output": "direct",
+            "embedding_shells": 2,
+            "features": "6x",
+            "products": 6,
+            "blocks": 3,
+            "shells": 2,
+            "readout_shells": 2,
+            "channels": [32, 8, 4],
+            "nonlinearity": "smooth",
+            "squares": True,
+            "learning_rate": 2e-2,
+        },
+        "accurate": {
+            "features": "12x",
+            "products": 12,
+            "blocks": 4,
+            "learning_rate": 1e-2,
+        },
+        "e_fnn": _PUBLISHED,
+        "paper": _PUBLISHED,
+    }
+
+    def __init__(
+        self,
+        task: Task | dict[str, Any],
+        *,
+        preset: str = "compact",
+        body: str | None = None,
+        output: str | None = None,
+        embedding_shells: int | None = None,
+        features: str | None = None,
+        products: int | None = None,
+        blocks: int | None = None,
+        shells: int | None = None,
+        readout_shells: int | None = None,
+        channels: list[int] | None = None,
+        nonlinearity: str | None = None,
+        squares: bool | None = None,
+        **training: Any,
+    ) -> None:
+        super().__init__(
+            task,
+            preset=preset,
+            architecture={
+                "body": body,
+                "output": output,
+                "embedding_shells": embedding_shells,
+                "features": features,
+                "products": products,
+                "blocks": blocks,
+                "shells": shells,
+                "readout_shells": readout_shells,
+                "channels": channels,
+                "nonlinearity": nonlinearity,
+                "squares": squares,
+            },
+            **training,
+        )
+        self._check_options()
+        for field in (*self.task.inputs, *self.task.targets):
+            check_site_field(self, field)
+        outputs = self.task.targets
+        if self.options["output"] == "energy":
+            check_conservative(self)
+            outputs = (Field(LOCAL_ENERGY, point=self._family.site_group.trivial),)
+        self.network = self._build(outputs)
+
+    def _check_options(self) -> None:
+        options = self.options
+        for name, known in (
+            ("body", BODIES),
+            ("output", OUTPUTS),
+            ("nonlinearity", NONLINEARITIES),
+        ):
+            if options[name] not in known:
+                raise unknown(name, options[name], known)
+        for name, least in (
+            ("embedding_shells", 0),
+            ("shells", 0),
+            ("readout_shells", 0),
+            ("products", 1),
+            ("blocks", 1),
+        ):
+            if options[name] < least:
+                raise InputError(f"{name} must be {least} or more, not {options[name]}.")
+        if not options["channels"] or min(options["channels"]) < 1:
+            raise InputError(f"channels must be positive numbers, not {options['channels']}.")
+
+    def _build(self, outputs: tuple[Field, ...]) -> nn.Module:
+        task, options = self.task, self.options
+        if options["body"] == "e_fnn":
+            return ExpandedNetwork(task.inputs, outputs, task.family, options)
+        # Parities are part of the features, so the mean over the flips need not be taken.
+        self.built_in_flips = frozenset(task.flips)
+        features = Features(task.family, options["features"])
+        for field in outputs:
+            missing = unreachable(
+                task.family, features.spec, field.point, options["readout_shells"]
+            )
+            if missing is not None:
+                raise self.refuse(
+                    f"no equivariant map leads from features {features.spec!r} to the part "
+                    f"{missing!r} of {field.name!r}."
+                )
+        return BlockNetwork(task.inputs, outputs, task.family, task.flips, options)
+
+    def predict(self, fields: dict[str, Tensor], lattice: Lattice) -> dict[str, Tensor]:
+        """Map standardized inputs to standardized targets."""
+        if self.options["output"] == "direct":
+            return self.network(fields, lattice)
+        return conservative_targets(
+            self, lambda given: self._standard_energy(given, lattice), fields
+        )
+
+    def _standard_energy(self, fields: Mapping[str, Tensor], lattice: Lattice) -> Tensor:
+        return self.network(fields, lattice)[LOCAL_ENERGY].flatten(1).sum(1)
+
+    @property
+    def energy(self) -> Callable[[Mapping[str, Tensor], Lattice], Tensor]:
+        """``energy(fields, lattice)``, ``[batch]``: of networks with ``output="energy"`` alone.
+
+        The targets are minus its derivatives; in units of target times input, up to a constant.
+
+        Raises:
+            AttributeError: When the output is direct.
+        """
+        if self.options["output"] != "energy":
+            raise AttributeError("a lattice_enn with direct output has no energy")
+        return self._energy
+
+    def _energy(self, fields: Mapping[str, Tensor], lattice: Lattice) -> Tensor:
+        return physical_energy(
+            self, lambda given: self._standard_energy(given, lattice), fields, lattice
+        )
+
+    def calibrate(self, batches: Iterable[Mapping[str, Any]]) -> None:
+        """Set the scale of the E-FNN's irreps: their largest modulus over the training batches."""
+        if not isinstance(self.network, ExpandedNetwork):
+            return
+        irreps = self.network.irreps
+        largest = torch.zeros_like(irreps.scale)
+        with torch.no_grad():
+            for batch in batches:
+                fields = {
+                    field.name: self._cast(batch["fields"][field.name].to(self.device))
+                    for field in self.task.inputs
+                }
+                standard = self.input_scaling.normalize(fields)
+                found = irreps.coefficients(irreps.columns(standard, batch["lattice"]))
+                sizes = [part.square().sum(1).max().sqrt() for part in found.values()]
+                largest = torch.maximum(largest, torch.stack(sizes))
+        irreps.scale.copy_(torch.where(largest > 0, largest, 1.0))
+
+    @property
+    def required_shells(self) -> tuple[Shell, ...]:
+        """The largest neighbourhood of all maps."""
+        options = self.options
+        counts = [options["embedding_shells"]]
+        if options["body"] == "blocks":
+            counts += [options["shells"], options["readout_shells"]]
+        return self._family.shells(count=max(counts))
+
+    @property
+    def receptive_radius(self) -> float:
+        """What all maps together see, twice that for the derivative of an energy."""
+        network = self.network
+        assert isinstance(network, BlockNetwork | ExpandedNetwork)
+        return network.radius * (2 if self.options["output"] == "energy" else 1)
