@@ -9,6 +9,7 @@ bit, as an undisturbed one. (With ``budget`` it does not: there the schedule fol
 from __future__ import annotations
 
 import csv
+import io
 import math
 import os
 import random
@@ -37,8 +38,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
         """Write a checkpoint; the old file stays until the new one is whole on disk."""
+        # Through memory: on a full disk torch's own writer ends in an internal error.
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
         with atomic_write(path) as temporary:
-            torch.save(checkpoint, temporary)
+            temporary.write_bytes(buffer.getbuffer())
 
 
 class Stopwatch(Callback):
@@ -210,16 +214,17 @@ class RunCheckpoint(Checkpoint):
         improved = score < self.best_score or self.best_epoch < 0
         if improved:
             self.best_score, self.best_epoch = score, trainer.current_epoch
-        if self.folder is not None and trainer.is_global_zero:
+        if self.folder is not None:
             self._save(trainer, self.folder, improved)
 
     def _save(self, trainer: Trainer, folder: RunFolder, improved: bool) -> None:
         # Best before last: killed in between, the run repeats this epoch and arrives at the same.
+        # All processes of a parallel run take part in saving; the first one writes.
+        trainer.save_checkpoint(folder.best if improved else folder.last)
+        if not trainer.is_global_zero:
+            return
         if improved:
-            trainer.save_checkpoint(folder.best)
             _link(folder.best, folder.last)
-        else:
-            trainer.save_checkpoint(folder.last)
         # The table is part of the checkpoint, so its file never runs ahead of the weights for good.
         write_table(folder.metrics, self.history)
 

@@ -23,7 +23,7 @@ from latticezoo.simulate.files import atomic_write
 from latticezoo.symmetry.errors import InputError, unknown
 from latticezoo.training.callbacks import AtomicCheckpointIO
 from latticezoo.training.names import data_record, read_config, resolve_arguments
-from latticezoo.training.runs import RunFolder, fingerprint, write_json
+from latticezoo.training.runs import RunFolder, fingerprint, is_helper, write_json
 from latticezoo.training.threads import suited_threads, work
 from latticezoo.training.train import (
     TRAINER_DEFAULTS,
@@ -235,10 +235,14 @@ class LatticeCLI(LightningCLI):
             if ckpt_path is not None:
                 check_checkpoint(model, read_checkpoint(ckpt_path))
             size = sum(p.numel() for p in model.parameters() if p.requires_grad)
-            print(f"{model.config()['model']}: {size:,} parameters, into {folder.path}", flush=True)
+            if not is_helper():
+                name = model.config()["model"]
+                print(f"{name}: {size:,} parameters, into {folder.path}", flush=True)
             kwargs["weights_only"] = True
             self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, **kwargs)
             session.finish()
+        if is_helper():
+            return
         checkpoint = session.checkpoint
         print(
             f"best validation RMSE {checkpoint.best_score:.4g} in epoch "
@@ -250,6 +254,8 @@ class LatticeCLI(LightningCLI):
     def _write_config(self) -> None:
         import yaml
 
+        if is_helper():
+            return
         kept = {k: v for k, v in self._plain.items() if k not in ("config", "ckpt_path")}
         with atomic_write(self.folder.config) as temporary:
             temporary.write_text(yaml.safe_dump(kept, sort_keys=False, allow_unicode=True))

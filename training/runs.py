@@ -111,7 +111,9 @@ class RunFolder:
         self.update(identity=_plain(identity), state="started", versions=versions())
 
     def update(self, **entries: Any) -> None:
-        """Add entries to ``run.json``."""
+        """Add entries to ``run.json``; only the first process of a parallel run does."""
+        if is_helper():
+            return
         write_json(self.path / "run.json", {**self.record(), **entries})
 
     @contextmanager
@@ -121,6 +123,9 @@ class RunFolder:
         Raises:
             InputError: When another process is at it.
         """
+        if is_helper():
+            yield
+            return
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / ".lock").open("w") as handle:
             try:
@@ -128,6 +133,11 @@ class RunFolder:
             except OSError as error:
                 raise InputError(f"another process is training in {self.path}.") from error
             yield
+
+
+def is_helper() -> bool:
+    """Whether this is a further process that Lightning started for a run on several devices."""
+    return int(os.environ.get("LOCAL_RANK", "0")) > 0 or int(os.environ.get("NODE_RANK", "0")) > 0
 
 
 def identity(

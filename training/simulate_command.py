@@ -46,6 +46,16 @@ _SETTINGS: dict[str, type] = {
     "device": str,
     "batch_replicas": bool,
 }
+_OPTIONS = (
+    "model",
+    "lattice",
+    "steps",
+    "replicas",
+    "seed",
+    "sample_every",
+    "frame_every",
+    "device",
+)
 _INITIAL: dict[str, dict[str, type]] = {
     "random": {"amplitude": float, "distribution": str},
     "staggered": {"amplitude": float, "noise": float},
@@ -79,6 +89,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--steps", type=int, help="number of time steps")
     add("--replicas", type=int, help="independent copies, run together")
     add("--seed", type=int, help="of initial states and noise")
+    add("--sample-every", type=int, metavar="N", help="steps between samples of the observables")
+    add("--frame-every", type=int, metavar="N", help="steps between frames of the trajectory")
     add("--temperature", type=float, help="of the bath, in units of the hopping t")
     add("--device", help="cpu (default) or cuda")
     add("--out", type=Path, metavar="DIR", help="folder (default simulations/<settings>-<model>)")
@@ -97,9 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     given = read_config(arguments.settings) if arguments.settings else {}
     options = {
-        name: getattr(arguments, name)
-        for name in ("model", "lattice", "steps", "replicas", "seed", "device")
-        if getattr(arguments, name) is not None
+        name: getattr(arguments, name) for name in _OPTIONS if getattr(arguments, name) is not None
     }
     dotted = {head: values for head, values in arguments.dotted.items() if values}
     if arguments.system_name is not None:
