@@ -91,6 +91,22 @@ class System(ABC):
     def assemble(self, predictions: Fields, fields: Fields, lattice: Lattice) -> dict[str, Tensor]:
         """Total forces from a network's predictions: what is known exactly is added exactly."""
 
+    def assemble_energy(
+        self, energy: Tensor, target: str, fields: Fields, lattice: Lattice
+    ) -> Tensor:
+        """Potential ``[B]`` from a learned energy, as :meth:`assemble` makes forces of predictions.
+
+        Args:
+            energy: Energies ``[B]`` of which the predicted ``target`` is minus the derivative.
+            target: A target of the task.
+            fields: The fields they belong to.
+            lattice: The lattice.
+
+        Raises:
+            InputError: Where the system does not know what to add.
+        """
+        raise InputError(f"system {self.name!r} makes no potential of a learned {target!r}.")
+
     def learned(self, model: Model) -> LearnedForceField:
         """Force field that takes the electronic part from a network."""
         return LearnedForceField(self, model)
@@ -149,6 +165,28 @@ class LearnedForceField:
             }
             forces = self.system.assemble(predictions, fields, lattice)
         return {name: force.detach() for name, force in forces.items()}
+
+    @property
+    def energy(self) -> Callable[[Fields, Lattice], Tensor]:
+        """``energy(fields, lattice)``: the learned potential ``[B]``, float64, up to a constant.
+
+        Forces are minus its derivatives. Only of networks that derive their forces from an energy.
+
+        Raises:
+            AttributeError: When the network predicts its forces directly.
+        """
+        if not callable(getattr(self.model, "energy", None)):
+            name = getattr(self.model, "registry_name", type(self.model).__name__)
+            raise AttributeError(f"{name} predicts forces directly; it has no energy")
+        return self._energy
+
+    def _energy(self, fields: Fields, lattice: Lattice) -> Tensor:
+        network: Any = self.model
+        with torch.no_grad():
+            inputs = {name: self._to_model(values) for name, values in fields.items()}
+            energy = network.energy(inputs, lattice).detach().double()
+            (target, _), *_ = network.task.conservative
+            return self.system.assemble_energy(energy, target, fields, lattice).detach()
 
     def _to_model(self, values: Tensor) -> Tensor:
         """Values in the precision and on the device of the network's weights."""

@@ -15,6 +15,9 @@ from latticezoo.simulate.forcefield import Fields, System
 from latticezoo.symmetry.errors import InputError
 from latticezoo.symmetry.lattices import Lattice
 
+#: A real matrix over the states of a site.
+Coupling = tuple[tuple[int, ...], ...]
+
 
 class AdiabaticSystem(System):
     """Electrons in equilibrium at every displacement Q of a lattice with inertia and friction.
@@ -34,6 +37,7 @@ class AdiabaticSystem(System):
         workers: Processes that share a batch on the CPU.
         backend: Where to diagonalize.
         states_per_site: Electron states of a site.
+        couplings: Operators O_c on the states of a site: channel c of Q enters h as −g Q_c O_c.
     """
 
     g: float
@@ -48,6 +52,7 @@ class AdiabaticSystem(System):
     backend: str
 
     states_per_site: ClassVar[int] = 1
+    couplings: ClassVar[tuple[Coupling, ...]] = (((1,),),)
 
     def check_parameters(self, positive: tuple[str, ...]) -> None:
         """Check the parameters' types and ranges.

@@ -238,6 +238,14 @@ class Holstein(AdiabaticSystem):
         given = ", ".join(sorted(predictions)) or "nothing"
         raise InputError(f"Holstein forces need a predicted density or force, but got {given}.")
 
+    def assemble_energy(
+        self, energy: Tensor, target: str, fields: Fields, lattice: Lattice
+    ) -> Tensor:
+        """Potential ``[B]`` from the energy whose derivative −n + ½, or −F, was learned."""
+        if target == "density":
+            return self.g * energy + self.elastic_energy(fields, lattice).to(energy)
+        return energy
+
     # ---- inner parts ---------------------------------------------------------------------------
 
     def check(self, fields: Fields, lattice: Lattice) -> None:

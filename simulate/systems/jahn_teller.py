@@ -12,7 +12,7 @@ from latticezoo.simulate.electrons.diagonalize import ThermalState, thermal_stat
 from latticezoo.simulate.electrons.hopping import orbital_hopping
 from latticezoo.simulate.forcefield import Fields
 from latticezoo.simulate.observables import local_order, staggered_order
-from latticezoo.simulate.systems.adiabatic import AdiabaticSystem, sums
+from latticezoo.simulate.systems.adiabatic import AdiabaticSystem, Coupling, sums
 from latticezoo.symmetry.errors import InputError, unknown
 from latticezoo.symmetry.fields import Field
 from latticezoo.symmetry.lattices import Lattice
@@ -99,6 +99,12 @@ class JahnTeller(AdiabaticSystem):
     fields: ClassVar[tuple[Field, ...]] = (Field("Q", point=POINT, odd=("particle_hole",)),)
     families: ClassVar[tuple[str, ...]] = ("square",)
     states_per_site: ClassVar[int] = 2
+    #: 1, τ^z and τ^x, in the order of the modes.
+    couplings: ClassVar[tuple[Coupling, ...]] = (
+        ((1, 0), (0, 1)),
+        ((1, 0), (0, -1)),
+        ((0, 1), (1, 0)),
+    )
     order_source: ClassVar[str] = f"Q[{QX}]"
     #: Q^x, Q^z of ±g/k and Q^A of half that (the physics sheet's proposal).
     start_weights: ClassVar[tuple[float, ...]] = (0.5, 1.0, 1.0)
@@ -282,6 +288,14 @@ class JahnTeller(AdiabaticSystem):
         raise InputError(
             f"Jahn–Teller forces need a predicted scaled_force or orbital, but got {given}."
         )
+
+    def assemble_energy(
+        self, energy: Tensor, target: str, fields: Fields, lattice: Lattice
+    ) -> Tensor:
+        """Potential ``[B]`` from the energy whose derivative was learned: that of F/g, or of τ."""
+        if target == "orbital":
+            return self.g * energy + self.elastic_energy(fields, lattice).to(energy)
+        return self.g * energy
 
     # ---- inner parts ---------------------------------------------------------------------------
 
