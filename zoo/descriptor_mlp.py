@@ -3,22 +3,44 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from latticezoo.symmetry.errors import InputError
-from latticezoo.symmetry.fields import Field
+from latticezoo.symmetry.errors import InputError, unknown
 from latticezoo.symmetry.invariants import Descriptor
 from latticezoo.symmetry.lattices import Lattice, Shell
 from latticezoo.symmetry.tasks import Task
 from latticezoo.zoo.base import ZooModel
 from latticezoo.zoo.layers.activations import activation, gain
+from latticezoo.zoo.layers.energies import (
+    check_conservative,
+    conservative_targets,
+    invariant_channels,
+    physical_energy,
+)
 from latticezoo.zoo.layers.graph import tiles
+from latticezoo.zoo.layers.irrep_fields import check_site_field
 from latticezoo.zoo.layers.scalars import scalar_channels, split_scalars
 from latticezoo.zoo.registry import register
+
+OUTPUTS = ("direct", "energy", "hybrid")
+
+#: Zhang's dissertation, section 7.3.3. The 24 shells about a site hold all 149 sites within r = 7.
+_PUBLISHED_ENERGY = {
+    "output": "energy",
+    "shells": 24,
+    "level": "ref-bispectrum",
+    "smooth": 0.1,
+    "widths": [1024, 512, 256, 128, 64, 64],
+    "activation": "relu",
+    "initialization": "fan_in",
+    "learning_rate": 1e-3,
+    "optimizer": "adam",
+    "weight_decay": 0.0,
+}
 
 
 class Perceptron(nn.Module):
@@ -73,24 +95,45 @@ class Perceptron(nn.Module):
 
 @register("descriptor_mlp")
 class DescriptorMLP(ZooModel):
-    """Symmetry-invariant features, then a perceptron (GNN force-field paper, section III).
+    r"""Symmetry-invariant features, then a perceptron (GNN force-field paper, section III).
 
     Each site sees the fields on the shells around it through numbers that no operation of the
     point group changes (:class:`~latticezoo.symmetry.invariants.Descriptor`); a perceptron, the
-    same at every site, maps them to the targets. Inputs may be site fields of any point type, the
-    targets are scalars.
+    same at every site, maps them to numbers that are therefore invariant too. Inputs may be site
+    fields of any point type.
+
+    ``output="direct"``: the numbers are the targets, which must be scalars.
+
+    ``output="energy"``: the number is a local energy ε_i, and the targets, of any type, are minus
+    the derivatives of E = Σ ε_i (Zhang's dissertation, Eqs. 7.60 and 7.62); such a network has
+    ``energy(fields, lattice)``. The features must be smooth for that (``smooth`` > 0). The last
+    bias is the zero of energy, which no force depends on; it is not trained.
+
+    ``output="hybrid"``: as energy, but a second perceptron on the same features gives invariant
+    channels of the targets directly, without differentiation (section 7.3.3 there: the force on
+    the breathing mode). The forces are then not conservative.
 
     Presets:
         ``compact``: 48 smooth features of eight shells, widths 256-256-128-64, SiLU; 119,553
-        parameters; trains in minutes on one core.
+        parameters; trains in minutes on one core. For a task whose targets are no scalars this
+        name stands for ``compact_energy``, the same with local energies: 138 features and 142,593
+        parameters for the three Jahn–Teller modes.
         ``paper``: 45 features in the paper's form, ReLU, widths and initialization of the authors'
-        code, 4096-2048-750-592-256-127-69.
+        code, 4096-2048-750-592-256-127-69. For a task whose targets are no scalars this name
+        stands for ``paper_energy``.
+        ``paper_energy``: local energies as published for the Jahn–Teller model: all sites within
+        seven bond lengths, 450 features, ReLU, widths 1024-512-256-128-64-64, 1,163,329
+        parameters. The features are the smooth ones.
+        ``paper_hybrid``: the same with a second network for the first channel (breathing mode).
         ``table1``: 45 features, widths 128-512-1024-2048-1024-512-128, our reading of the paper's
         Table 1, whose numbers are lost; 5,385,217 parameters.
 
     Args:
         task: What to learn.
-        preset: ``"compact"``, ``"paper"`` or ``"table1"``.
+        preset: One of those above.
+        output: ``"direct"``, ``"energy"`` or ``"hybrid"``.
+        direct: Channels of the targets, side by side, that the second network of the hybrid
+            gives; ``[]`` for all invariant ones.
         shells: Number of shells around the site.
         level: Completeness of the descriptor: ``"paper"``, ``"ref-bispectrum"`` or ``"full"``.
         smooth: Scale that rounds off the features where a coefficient vanishes, in units of the
@@ -102,12 +145,14 @@ class DescriptorMLP(ZooModel):
             :class:`~latticezoo.zoo.base.ZooModel`.
 
     Raises:
-        InputError: When the task has other than real site fields in or scalars out, or an option
-            is wrong.
+        InputError: When an input is not a real site field, a target is neither a scalar nor, where
+            energies are asked for, the derivative of one, or an option is wrong.
     """
 
     presets: ClassVar = {
         "compact": {
+            "output": "direct",
+            "direct": [],
             "shells": 8,
             "level": "ref-bispectrum",
             "smooth": 0.1,
@@ -119,6 +164,7 @@ class DescriptorMLP(ZooModel):
             "optimizer": "adamw",
             "weight_decay": 0.3,
         },
+        "compact_energy": {"output": "energy"},
         "paper": {
             "level": "paper",
             "smooth": 0.0,
@@ -129,6 +175,8 @@ class DescriptorMLP(ZooModel):
             "optimizer": "adam",
             "weight_decay": 0.0,
         },
+        "paper_energy": _PUBLISHED_ENERGY,
+        "paper_hybrid": {**_PUBLISHED_ENERGY, "output": "hybrid", "direct": [0]},
         "table1": {
             "level": "paper",
             "smooth": 0.0,
@@ -149,6 +197,8 @@ class DescriptorMLP(ZooModel):
         task: Task | dict[str, Any],
         *,
         preset: str = "compact",
+        output: str | None = None,
+        direct: list[int] | None = None,
         shells: int | None = None,
         level: str | None = None,
         smooth: float | None = None,
@@ -159,8 +209,10 @@ class DescriptorMLP(ZooModel):
     ) -> None:
         super().__init__(
             task,
-            preset=preset,
+            preset=_preset_for(Task.from_dict(task), preset),
             architecture={
+                "output": output,
+                "direct": direct,
                 "shells": shells,
                 "level": level,
                 "smooth": smooth,
@@ -175,8 +227,10 @@ class DescriptorMLP(ZooModel):
             raise InputError(
                 f"widths of descriptor_mlp must be positive numbers, not {options['widths']}."
             )
+        if options["output"] not in OUTPUTS:
+            raise unknown("output", options["output"], OUTPUTS)
         for field in self.task.inputs:
-            self._check_input_type(field)
+            check_site_field(self, field)
         self.descriptor = Descriptor(
             self.task.family,
             "+".join(field.point for field in self.task.inputs),
@@ -187,30 +241,97 @@ class DescriptorMLP(ZooModel):
         features = self.descriptor.n_features
         self.register_buffer("feature_mean", torch.zeros(features))
         self.register_buffer("feature_scale", torch.ones(features))
-        self.network = Perceptron(
-            features,
+        self.network = self._perceptron(self._outputs())
+        if options["output"] != "direct":
+            last = self.network.layers[-1]
+            assert isinstance(last, nn.Linear)
+            last.bias.requires_grad_(False)
+        self.direct_channels = self._direct_channels()
+        if self.direct_channels:
+            self.direct_network = self._perceptron(len(self.direct_channels))
+
+    def _perceptron(self, outputs: int) -> Perceptron:
+        options = self.options
+        return Perceptron(
+            self.descriptor.n_features,
             options["widths"],
-            scalar_channels(self, self.task.targets),
+            outputs,
             options["activation"],
             options["initialization"],
         )
 
-    def _check_input_type(self, field: Field) -> None:
-        if field.support != "site" or field.internal is not None or field.conjugated:
-            raise self.refuse(
-                f"it takes real site fields without internal type, but {field.name!r} lives on the "
-                f"{field.support} support with internal type {field.internal!r}."
+    def _outputs(self) -> int:
+        """Numbers that the network gives at a site; raises for a task that it cannot serve."""
+        if self.options["output"] == "direct":
+            return scalar_channels(self, self.task.targets)
+        if not self.options["smooth"]:
+            raise InputError(
+                "smooth is 0, but features that jump cannot be differentiated; take a positive "
+                "number, such as 0.1."
             )
+        check_conservative(self)
+        return 1
+
+    def _direct_channels(self) -> list[int]:
+        """Channels of the targets, side by side, that a network of their own gives."""
+        if self.options["output"] != "hybrid":
+            return []
+        invariant = invariant_channels(self.task.family, self.task.targets)
+        possible = [channel for channel, fits in enumerate(invariant) if fits]
+        chosen = self.options["direct"] or possible
+        if not chosen:
+            raise self.refuse("no channel of its targets is invariant, as the hybrid needs.")
+        for channel in chosen:
+            if channel not in possible:
+                raise InputError(
+                    f"direct names channel {channel} of the targets; those without change under "
+                    f"the point group are {possible}."
+                )
+        return sorted(set(chosen))
 
     def features(self, fields: Mapping[str, Tensor], lattice: Lattice) -> Tensor:
         """Descriptor of standardized inputs, before its own standardization, ``[B, N, F]``."""
         joined = torch.cat([fields[field.name] for field in self.task.inputs], dim=-1)
         return self.descriptor(joined, lattice)
 
+    def _standard_features(self, fields: Mapping[str, Tensor], lattice: Lattice) -> Tensor:
+        return (self.features(fields, lattice) - self.feature_mean) / self.feature_scale
+
+    def _standard_energy(self, fields: Mapping[str, Tensor], lattice: Lattice) -> Tensor:
+        return self.network(self._standard_features(fields, lattice)).flatten(1).sum(1)
+
     def predict(self, fields: dict[str, Tensor], lattice: Lattice) -> dict[str, Tensor]:
         """Map standardized inputs to standardized targets."""
-        features = (self.features(fields, lattice) - self.feature_mean) / self.feature_scale
-        return split_scalars(self.network(features), self.task.targets, lattice)
+        if self.options["output"] == "direct":
+            found = self.network(self._standard_features(fields, lattice))
+            return split_scalars(found, self.task.targets, lattice)
+        targets = conservative_targets(
+            self, lambda given: self._standard_energy(given, lattice), fields
+        )
+        if not self.direct_channels:
+            return targets
+        joined = torch.cat([targets[field.name] for field in self.task.targets], dim=-1)
+        found = self.direct_network(self._standard_features(fields, lattice))
+        places = torch.tensor(self.direct_channels, device=joined.device)
+        return split_scalars(joined.index_copy(-1, places, found), self.task.targets, lattice)
+
+    @property
+    def energy(self) -> Callable[[Mapping[str, Tensor], Lattice], Tensor]:
+        """``energy(fields, lattice)``, ``[batch]``: of networks with ``output="energy"`` alone.
+
+        The targets are minus its derivatives; in units of target times input, up to a constant.
+
+        Raises:
+            AttributeError: When some output is direct.
+        """
+        if self.options["output"] != "energy":
+            raise AttributeError(f"a descriptor_mlp with {self.options['output']} output")
+        return self._energy
+
+    def _energy(self, fields: Mapping[str, Tensor], lattice: Lattice) -> Tensor:
+        return physical_energy(
+            self, lambda given: self._standard_energy(given, lattice), fields, lattice
+        )
 
     def calibrate(self, batches: Iterable[Mapping[str, Any]]) -> None:
         """Standardize the features by their mean and spread over the training batches."""
@@ -245,5 +366,12 @@ class DescriptorMLP(ZooModel):
 
     @property
     def receptive_radius(self) -> float:
-        """Radius of the outermost shell."""
-        return self.descriptor.radius
+        """Radius of the outermost shell, twice that for the derivative of an energy."""
+        return self.descriptor.radius * (1 if self.options["output"] == "direct" else 2)
+
+
+def _preset_for(task: Task, preset: str) -> str:
+    """The preset that a name stands for: targets other than scalars need local energies."""
+    if preset not in ("compact", "paper") or all(invariant_channels(task.family, task.targets)):
+        return preset
+    return f"{preset}_energy"

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from latticezoo.symmetry.fields import Field
 from latticezoo.symmetry.lattices import Lattice
+from latticezoo.symmetry.neighbourhoods import family_lattice
 
 if TYPE_CHECKING:
     from latticezoo.zoo.base import ZooModel
@@ -32,6 +34,22 @@ def check_conservative(model: ZooModel) -> None:
     sources = [source for _, source in task.conservative]
     if len(set(sources)) < len(sources) or len(set(derived)) < len(derived):
         raise model.refuse(f"its conservative pairs {task.conservative} name a field twice.")
+
+
+def invariant_channels(family: str, fields: Sequence[Field]) -> list[bool]:
+    """For each channel of some fields side by side, whether no operation about a site changes it.
+
+    Args:
+        family: Lattice family.
+        fields: Site fields without internal type.
+    """
+    group = family_lattice(family).site_group
+    return [
+        name == group.trivial
+        for field in fields
+        for number, name, dim in group.representation(field.point).blocks
+        for _ in range(number * dim)
+    ]
 
 
 def negative_gradient(
