@@ -1,8 +1,9 @@
-"""The base of every network: what goes in and out, exact odd symmetry, loss, metrics, optimizer.
+"""The base of every network: what goes in and out, exact odd symmetry, checkpoints.
 
 A network is built from a :class:`~latticezoo.symmetry.tasks.Task` and implements one method,
 :meth:`ZooModel.predict`, between standardized fields. Everything that decides a comparison (loss,
-metrics, optimizer, schedule, data statistics) lives here and is the same for all.
+metrics, optimizer, schedule, data statistics) comes from :mod:`latticezoo.zoo.learning` and is the
+same for all.
 """
 
 from __future__ import annotations
@@ -10,13 +11,12 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, ClassVar, Self
 
 import torch
-from pytorch_lightning import LightningModule
-from torch import Tensor, nn
+from torch import Tensor
 
 from latticezoo.symmetry.errors import InputError, unknown
 from latticezoo.symmetry.fields import Field, check_layout
@@ -24,18 +24,16 @@ from latticezoo.symmetry.groups import CONVENTION_VERSION
 from latticezoo.symmetry.lattices import Lattice, Shell
 from latticezoo.symmetry.tasks import Task
 from latticezoo.zoo.checkpoints import check_checkpoint, read_checkpoint
-from latticezoo.zoo.layers.scaling import FieldScaling
-from latticezoo.zoo.metrics import RootMeanSquare
-from latticezoo.zoo.optimization import TRAINING_DEFAULTS, check_options, make_optimizer
+from latticezoo.zoo.learning import KINDS, Learner, batch_statistics
+from latticezoo.zoo.optimization import TRAINING_DEFAULTS, check_options
 from latticezoo.zoo.registry import model_class
 
-#: Suffixes of the metrics for all samples and for each kind of sample.
-KINDS = {"": None, "_random": 0, "_trajectory": 1}
+__all__ = ["KINDS", "ZooModel", "batch_statistics"]
 
 _logger = logging.getLogger(__name__)
 
 
-class ZooModel(LightningModule):
+class ZooModel(Learner):
     """A map from fields to fields on any lattice of the task's family.
 
     A subclass sets :attr:`presets`, hands its own options to this constructor as
@@ -70,7 +68,6 @@ class ZooModel(LightningModule):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"compact": {}}
     #: Two-element symmetries that the network has by construction, so that no projection is needed.
     built_in_flips: frozenset[str] = frozenset()
-    statistics_set: Tensor
 
     def __init__(
         self,
@@ -85,8 +82,6 @@ class ZooModel(LightningModule):
         warmup: int | None = None,
         ema: float | None = None,
     ) -> None:
-        super().__init__()
-        self.task = Task.from_dict(task)
         if preset not in self.presets:
             raise unknown(f"preset of {self.registry_name}", preset, self.presets)
         given = {
@@ -98,28 +93,18 @@ class ZooModel(LightningModule):
             "warmup": warmup,
             "ema": ema,
         }
-        self.options: dict[str, Any] = {
+        options = {
             **TRAINING_DEFAULTS,
             **self.presets["compact"],
             **self.presets[preset],
             **{name: _plain(value) for name, value in given.items() if value is not None},
         }
-        check_options(self.options)
+        check_options(options)
+        super().__init__(Task.from_dict(task), options)
         # Plain values alone, and all of them: arguments that the command line links, such as the
         # task, would otherwise be missing, and a changed preset would change old checkpoints.
         self.save_hyperparameters(
             {"task": self.task.to_dict(), "preset": preset, **self.options}, logger=False
-        )
-        self.input_scaling = FieldScaling(self.task.inputs, self.task)
-        self.target_scaling = FieldScaling(self.task.targets, self.task)
-        self.register_buffer("statistics_set", torch.tensor(False))
-        self.metrics = nn.ModuleDict(
-            {
-                f"{stage}_{field.name}{suffix}": RootMeanSquare()
-                for stage in ("val", "test")
-                for field in self.task.targets
-                for suffix in KINDS
-            }
         )
 
     # ---- what a subclass provides --------------------------------------------------------------
@@ -145,9 +130,6 @@ class ZooModel(LightningModule):
     def required_shells(self) -> tuple[Shell, ...]:
         """Neighbours that must be different sites on any lattice it runs on."""
         return self._family.shells(count=1)
-
-    def calibrate(self, batches: Iterable[Mapping[str, Any]]) -> None:
-        """Set further statistics from training batches before training; none by default."""
 
     # ---- evaluation ----------------------------------------------------------------------------
 
@@ -258,155 +240,6 @@ class ZooModel(LightningModule):
             f"{self.registry_name} cannot serve the task {self.task.name!r}: {reason}"
         )
 
-    # ---- standardization -----------------------------------------------------------------------
-
-    def set_statistics(self, statistics: Mapping[str, Any]) -> None:
-        """Set the standardization from the training data.
-
-        Means of components that a symmetry changes stay zero, and components of one irrep share a
-        scale. Where a target is minus the gradient of an energy, its scale times that of its input
-        is one number, the unit of energy, so that the derivative of a standardized energy is the
-        standardized target.
-
-        Args:
-            statistics: ``{"inputs": {name: {"mean": [C], "std": [C]}}, "targets": …}`` in
-                physical units, as data modules give it.
-
-        Raises:
-            InputError: When a field is missing or its numbers are not finite.
-        """
-        for group in ("inputs", "targets"):
-            if group not in statistics:
-                raise InputError(f"the statistics lack the group {group!r}.")
-        pairs = self.task.conservative
-        self.input_scaling.set(statistics["inputs"], common=[source for _, source in pairs])
-        self.target_scaling.set(statistics["targets"], common=[target for target, _ in pairs])
-        if pairs:
-            products = [
-                self.target_scaling.scale(target)[0] * self.input_scaling.scale(source)[0]
-                for target, source in pairs
-            ]
-            unit = torch.stack(products).log().mean().exp()
-            for target, source in pairs:
-                scale = self.target_scaling.scale(target)
-                scale.copy_(unit / self.input_scaling.scale(source)[0])
-        self.statistics_set.fill_(True)
-
-    def on_train_start(self) -> None:
-        """Set statistics from the training split, unless a checkpoint brought them."""
-        if bool(self.statistics_set):
-            return
-        data: Any = getattr(self.trainer, "datamodule", None)
-        if hasattr(data, "statistics"):
-            self.set_statistics(data.statistics())
-            self.calibrate(data.train_dataloader())
-        else:
-            batches: Any = self.trainer.train_dataloader
-            self.set_statistics(batch_statistics(batches, self.task))
-            self.calibrate(batches)
-
-    # ---- training ------------------------------------------------------------------------------
-
-    def loss(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Any]) -> Tensor:
-        """Mean square error of the targets in units of their scale, summed over targets."""
-        return torch.stack(
-            [
-                (self._errors(field, outputs, batch) / self.target_scaling.scale(field.name))
-                .abs()
-                .square()
-                .mean()
-                for field in self.task.targets
-            ]
-        ).sum()
-
-    def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
-        """Lightning hook: the loss of a batch, logged as ``train/loss``."""
-        loss = self.loss(self(batch["fields"], batch["lattice"]), batch)
-        size = _batch_size(batch)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
-        return loss
-
-    def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
-        """Lightning hook: collects errors for ``val/rmse`` and its kinds."""
-        self._evaluation_step("val", batch)
-
-    def test_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
-        """Lightning hook: collects errors for ``test/rmse`` and its kinds."""
-        self._evaluation_step("test", batch)
-
-    def predict_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Tensor]:
-        """Lightning hook: predictions for a batch."""
-        return self(batch["fields"], batch["lattice"])
-
-    def on_validation_epoch_end(self) -> None:
-        """Lightning hook: logs the errors of the epoch."""
-        self._log_errors("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Lightning hook: logs the errors of the epoch."""
-        self._log_errors("test")
-
-    def _errors(
-        self, field: Field, outputs: Mapping[str, Tensor], batch: Mapping[str, Any]
-    ) -> Tensor:
-        return outputs[field.name] - batch["targets"][field.name]
-
-    def _evaluation_step(self, stage: str, batch: Mapping[str, Any]) -> None:
-        outputs = self(batch["fields"], batch["lattice"])
-        loss = self.loss(outputs, batch)
-        self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=_batch_size(batch))
-        kind = batch.get("kind")
-        for field in self.task.targets:
-            errors = self._errors(field, outputs, batch)
-            for suffix, number in KINDS.items():
-                if number is None:
-                    chosen = errors
-                elif kind is not None:
-                    chosen = errors[kind == number]
-                else:
-                    chosen = errors[:0]
-                self._metric(stage, field, suffix).update(chosen)
-
-    def _metric(self, stage: str, field: Field, suffix: str) -> RootMeanSquare:
-        metric = self.metrics[f"{stage}_{field.name}{suffix}"]
-        assert isinstance(metric, RootMeanSquare)
-        return metric
-
-    def _log_errors(self, stage: str) -> None:
-        """Log root-mean-square errors per site and component, in physical units.
-
-        The first target gives ``val/rmse``, ``val/rmse_random`` and ``val/rmse_trajectory``, any
-        other ``val/<target>/rmse`` and so on; kinds of which there was no sample are left out.
-        """
-        for field in self.task.targets:
-            first = field is self.task.targets[0]
-            for suffix in KINDS:
-                metric = self._metric(stage, field, suffix)
-                value = metric.compute()
-                metric.reset()
-                if bool(value.isfinite()) or not suffix:
-                    where = f"{stage}/" if first else f"{stage}/{field.name}/"
-                    self.log(f"{where}rmse{suffix}", value.float(), prog_bar=first and not suffix)
-
-    def configure_optimizers(self) -> Any:
-        """Lightning hook: Adam with the chosen schedule."""
-        steps = self.trainer.estimated_stepping_batches
-        return make_optimizer(self.parameters(), self.options, steps)
-
-    def configure_callbacks(self) -> Any:
-        """Lightning hook: the moving average of the weights, when it is on."""
-        if not self.options["ema"]:
-            return []
-        from pytorch_lightning.callbacks import EMAWeightAveraging
-
-        return [EMAWeightAveraging(decay=self.options["ema"])]
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, index: int) -> Any:
-        """Lightning hook: move the tensors of a batch; a lattice stays as it is."""
-        if type(batch) is not dict:
-            return super().transfer_batch_to_device(batch, device, index)
-        return {name: _to(value, device) for name, value in batch.items()}
-
     # ---- description, checkpoints --------------------------------------------------------------
 
     def config(self) -> dict[str, Any]:
@@ -485,35 +318,6 @@ class ZooModel(LightningModule):
         return network
 
 
-def batch_statistics(batches: Iterable[Mapping[str, Any]], task: Task) -> dict[str, Any]:
-    """Mean and standard deviation of inputs and targets over some batches.
-
-    Args:
-        batches: Batches with ``fields`` and ``targets``.
-        task: The fields to look at.
-
-    Returns:
-        As :meth:`ZooModel.set_statistics` takes it.
-    """
-    values: dict[tuple[str, str], list[Tensor]] = {}
-    for batch in batches:
-        for group, key, fields in (
-            ("inputs", "fields", task.inputs),
-            ("targets", "targets", task.targets),
-        ):
-            for field in fields:
-                found = batch[key][field.name]
-                values.setdefault((group, field.name), []).append(
-                    found.reshape(-1, found.shape[-1])
-                )
-    result: dict[str, Any] = {"inputs": {}, "targets": {}}
-    for (group, name), parts in values.items():
-        joined = torch.cat(parts)
-        joined = joined.to(torch.complex128 if joined.is_complex() else torch.float64)
-        result[group][name] = {"mean": joined.mean(0), "std": joined.std(0, correction=0)}
-    return result
-
-
 @lru_cache(maxsize=256)
 def _check_size(lattice: Lattice, shells: tuple[Shell, ...], name: str, radius: float) -> None:
     """Refuse a lattice that is too small, once per lattice, and note a view around the torus."""
@@ -543,18 +347,6 @@ def _mean(parts: list[Tensor]) -> Tensor:
     for part in parts[1:]:
         total = total + part
     return total / len(parts)
-
-
-def _batch_size(batch: Mapping[str, Any]) -> int:
-    return len(next(iter(batch["fields"].values())))
-
-
-def _to(value: Any, device: torch.device) -> Any:
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
-    if isinstance(value, dict):
-        return {name: _to(entry, device) for name, entry in value.items()}
-    return value
 
 
 def _plain(value: Any) -> Any:
