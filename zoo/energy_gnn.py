@@ -11,13 +11,16 @@ from latticezoo.symmetry.errors import InputError, unknown
 from latticezoo.symmetry.lattices import Lattice
 from latticezoo.symmetry.tasks import Task
 from latticezoo.zoo.base import ZooModel
+from latticezoo.zoo.layers.bond_energies import BondEnergies
 from latticezoo.zoo.layers.energies import (
     check_conservative,
     conservative_targets,
+    invariant_channels,
     physical_energy,
 )
 from latticezoo.zoo.layers.energy_graph import NORMALIZATIONS, LocalEnergies
 from latticezoo.zoo.layers.graph import AGGREGATIONS
+from latticezoo.zoo.layers.irrep_fields import check_site_field
 from latticezoo.zoo.layers.scalars import join_scalars, scalar_channels
 from latticezoo.zoo.registry import register
 
@@ -32,10 +35,16 @@ class EnergyGNN(ZooModel):
     trained on: how the energy is shared among the sites is left to the network. Under the odd
     symmetry of a task the energy is [E(Q) + E(−Q)]/2.
 
+    Scalar inputs go between sites as in the paper. Inputs of any other type (a doublet,
+    displacements) go as features on directed bonds, in the frame of each bond, so that the energy
+    is exactly invariant under the whole space group of any lattice
+    (:mod:`~latticezoo.zoo.layers.bond_energies`).
+
     The energy of a site sees ``len(widths) + 1`` hops, its force twice as many.
 
     Presets:
-        ``compact``: three blocks of width 48, SiLU, neighbour mean.
+        ``compact``: three blocks of width 48, SiLU, neighbour mean. For inputs that are no
+        scalars this name stands for ``compact_bonds``: three blocks of width 24 on every bond.
         ``paper``: widths 512-1024-512 and LayerNorm, ReLU, as in the authors' code. The second
             derivatives that force training needs vanish almost everywhere for ReLU, except through
             the LayerNorm.
@@ -43,7 +52,7 @@ class EnergyGNN(ZooModel):
     Args:
         task: What to learn; every target must be paired with an input as its force.
         preset: ``"compact"`` or ``"paper"``.
-        widths: Channels after each block.
+        widths: Channels after each block, of a site or of a directed bond.
         activation: Nonlinearity: silu, relu, gelu, softplus or tanh.
         aggregation: ``"mean"`` or ``"sum"`` over the neighbours.
         normalization: ``"layer"`` for a LayerNorm in every block, or ``"none"``.
@@ -51,7 +60,7 @@ class EnergyGNN(ZooModel):
             :class:`~latticezoo.zoo.base.ZooModel`.
 
     Raises:
-        InputError: When the task has other than scalar inputs on the sites or a target that
+        InputError: When the task has an input that is not a real site field or a target that
             derives from no energy, or an option is wrong.
     """
 
@@ -63,6 +72,7 @@ class EnergyGNN(ZooModel):
             "normalization": "none",
             "learning_rate": 4e-3,
         },
+        "compact_bonds": {"widths": [24] * 3},
         "paper": {
             "widths": [512, 1024, 512],
             "activation": "relu",
@@ -85,7 +95,7 @@ class EnergyGNN(ZooModel):
     ) -> None:
         super().__init__(
             task,
-            preset=preset,
+            preset=_preset_for(Task.from_dict(task), preset),
             architecture={
                 "widths": widths,
                 "activation": activation,
@@ -102,14 +112,16 @@ class EnergyGNN(ZooModel):
             if options[name] not in known:
                 raise unknown(name, options[name], known)
         check_conservative(self)
-        self.network = LocalEnergies(
-            scalar_channels(self, self.task.inputs),
-            chosen,
-            self._family.shells(count=1)[1].size,
-            options["activation"],
-            options["aggregation"],
-            options["normalization"],
-        )
+        for field in self.task.inputs:
+            check_site_field(self, field)
+        given = (options["activation"], options["aggregation"], options["normalization"])
+        self.network: LocalEnergies | BondEnergies
+        if all(invariant_channels(self.task.family, self.task.inputs)):
+            inputs = scalar_channels(self, self.task.inputs)
+            neighbours = self._family.shells(count=1)[1].size
+            self.network = LocalEnergies(inputs, chosen, neighbours, *given)
+        else:
+            self.network = BondEnergies(self.task.family, self.task.inputs, chosen, *given)
 
     def _standard_energy(self, fields: Mapping[str, Tensor], lattice: Lattice) -> Tensor:
         return self.network(join_scalars(fields, self.task.inputs), lattice).sum(1)
@@ -138,3 +150,10 @@ class EnergyGNN(ZooModel):
     def receptive_radius(self) -> float:
         """Twice the hops that a local energy sees."""
         return 2.0 * (len(self.options["widths"]) + 1)
+
+
+def _preset_for(task: Task, preset: str) -> str:
+    """The preset that a name stands for: features on bonds are as many times more numbers."""
+    if preset == "compact" and not all(invariant_channels(task.family, task.inputs)):
+        return "compact_bonds"
+    return preset

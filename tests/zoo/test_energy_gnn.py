@@ -1,5 +1,6 @@
 """The energy graph network: the shared suite, its equations, and what it must refuse."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -8,6 +9,7 @@ from latticezoo.symmetry.fields import Field
 from latticezoo.symmetry.lattices import chain, diamond, honeycomb, square, triangular
 from latticezoo.symmetry.tasks import Task
 from latticezoo.zoo import create_model
+from latticezoo.zoo.layers.bond_energies import BondEmbedding, bonds, partners
 from latticezoo.zoo.testing import Case, ZooModelTests, random_fields, scalar_task, vector_task
 
 TINY = {"widths": [6, 5]}
@@ -34,7 +36,7 @@ class TestEnergyGNN(ZooModelTests):
         Case(two_fields("chain"), (chain(7),), {**TINY, "normalization": "layer"}),
     )
     unsuitable = (
-        vector_task("square"),
+        Task("spins", (Field("S", internal="1x1e"),), (Field("h"),), "square", internal="SO3"),
         Task("direct", (Field("Q"),), (Field("n"),), "square"),
         Task(
             "half",
@@ -45,6 +47,90 @@ class TestEnergyGNN(ZooModelTests):
         ),
     )
     too_small = (square(2),)
+
+
+def modes(flips=()):
+    """The Jahn–Teller modes 2xA1 + B1, and their forces."""
+    return Task(
+        "modes",
+        (Field("Q", point="2xA1+B1", odd=flips),),
+        (Field("force", point="2xA1+B1", odd=flips),),
+        "square",
+        flips,
+        conservative=(("force", "Q"),),
+    )
+
+
+def mixed(family):
+    """A doublet with a force, beside a scalar and a vector that are only looked at."""
+    return Task(
+        "mixed",
+        (Field("s"), Field("d", point="E2+B1"), Field("v", point="vector")),
+        (Field("force", point="E2+B1"),),
+        family,
+        conservative=(("force", "d"),),
+    )
+
+
+class TestDirectedBonds(ZooModelTests):
+    """Fields of other types go as features on directed bonds."""
+
+    model = "energy_gnn"
+    cases = (
+        Case(modes(("particle_hole",)), (square(4), square(3, 5)), TINY),
+        Case(modes(), (square(3),), {**TINY, "aggregation": "sum", "normalization": "layer"}),
+        Case(vector_task("square"), (square(4), square(3, 5)), TINY),
+        Case(vector_task("triangular"), (triangular(4), triangular(3, 5)), TINY),
+        Case(mixed("triangular"), (triangular(3),), TINY),
+        Case(vector_task("honeycomb"), (honeycomb(3), honeycomb(2, 4)), TINY),
+        Case(vector_task("diamond"), (diamond(1),), {"widths": [6]}),
+    )
+    too_small = (square(2),)
+
+
+@pytest.mark.parametrize(
+    ("lattice", "stabilizer", "classes"),
+    [
+        (chain(5), 1, 2),
+        (square(4), 2, 3),
+        (triangular(4), 2, 4),
+        (honeycomb(3), 2, 2),
+        (diamond(1), 6, 2),
+    ],
+    ids=str,
+)
+def test_bonds_of_every_lattice(lattice, stabilizer, classes):
+    """The site group carries bond 0 onto all others, and a bond leads there and back."""
+    table, z = bonds(lattice.family), lattice.neighbours(1).shape[1]
+    assert table.elements.shape == (z, stabilizer)
+    assert lattice.site_group.order == z * stabilizer
+    assert int(table.classes.max()) + 1 == classes
+    assert (np.diagonal(table.classes) == 0).all()
+    there, back = partners(lattice, torch.device("cpu"))
+    assert torch.equal(there[back[:, 0]][:, 0], torch.arange(lattice.n_sites * z))
+    ends = lattice.neighbours(1).reshape(-1)[there[:, 0]]
+    assert torch.equal(ends, torch.arange(lattice.n_sites).repeat_interleave(z))
+
+
+def test_a_b1_field_changes_sign_between_bonds_along_x_and_y():
+    embedding = BondEmbedding("square", (Field("Q", point="2xA1+B1"),), 4, "silu").double()
+    assert embedding._turns.shape == (4, 1, 3, 3)
+    signs = embedding._turns[:, 0].diagonal(dim1=1, dim2=2)
+    along = torch.tensor(square(3).shells(count=1)[1].vectors)[:, 0].abs() > 0.5
+    expected = torch.stack([torch.ones(4), torch.ones(4), torch.where(along, 1.0, -1.0)], -1)
+    torch.testing.assert_close(signs, expected.double())
+
+
+def test_directed_bonds_see_what_scalar_messages_cannot():
+    """The energy tells a straight pair of neighbours of a site from a bent one."""
+    network = create_model("energy_gnn", vector_task("square"), widths=[4, 4]).double()
+    lattice, energies = square(7), []
+    centre = 24
+    for second in (centre - 1, centre + 7):  # opposite to, and at a right angle with, the first
+        u = torch.zeros(1, 49, 2, dtype=torch.float64)
+        u[0, centre + 1, 0] = u[0, second, 0 if second == centre - 1 else 1] = 1.0
+        energies.append(float(network.energy({"u": u}, lattice).detach()))
+    assert abs(energies[0] - energies[1]) > 1e-6
 
 
 def expected_parameters(widths):

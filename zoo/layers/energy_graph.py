@@ -48,10 +48,10 @@ class Message(nn.Module):
         self.share = 1 / neighbours if aggregation == "mean" else 1.0
         self.hidden = hidden
         # Both φ read the same values, so one matrix holds them.
-        self.inner = _linear(in_channels, 2 * hidden, gain(nonlinearity))
-        self.outer_self = _linear(hidden, out_channels, math.sqrt(0.5), bias=False)
+        self.inner = fan_in_linear(in_channels, 2 * hidden, gain(nonlinearity))
+        self.outer_self = fan_in_linear(hidden, out_channels, math.sqrt(0.5), bias=False)
         spread = math.sqrt(0.5 / (1 if aggregation == "mean" else neighbours))
-        self.outer_neighbours = _linear(hidden, out_channels, spread, bias=False)
+        self.outer_neighbours = fan_in_linear(hidden, out_channels, spread, bias=False)
 
     def forward(self, values: Tensor, lattice: Lattice) -> Tensor:
         """Messages ``[batch, sites, out_channels]``."""
@@ -95,8 +95,8 @@ class EnergyBlock(nn.Module):
         self.message = Message(
             in_channels, out_channels, out_channels, neighbours, nonlinearity, aggregation
         )
-        self.update = _linear(in_channels + out_channels, out_channels, gain(nonlinearity))
-        self.residual = _linear(in_channels, out_channels, 1.0, bias=False)
+        self.update = fan_in_linear(in_channels + out_channels, out_channels, gain(nonlinearity))
+        self.residual = fan_in_linear(in_channels, out_channels, 1.0, bias=False)
         if in_channels == out_channels:
             nn.init.eye_(self.residual.weight)
         layer = normalization == "layer"
@@ -142,7 +142,7 @@ class LocalEnergies(nn.Module):
         )
         last = sizes[-1]
         self.readout = Message(last, last, 1, neighbours, nonlinearity, aggregation)
-        self.residual = _linear(last, 1, 1.0, bias=False)
+        self.residual = fan_in_linear(last, 1, 1.0, bias=False)
 
     def forward(self, values: Tensor, lattice: Lattice) -> Tensor:
         """Local energies ``[batch, sites]``."""
@@ -151,7 +151,7 @@ class LocalEnergies(nn.Module):
         return (self.residual(values) + self.readout(values, lattice)).squeeze(-1)
 
 
-def _linear(into: int, out: int, factor: float, bias: bool = True) -> nn.Linear:
+def fan_in_linear(into: int, out: int, factor: float, bias: bool = True) -> nn.Linear:
     """Linear layer with fan-in weights that change the size of values by ``factor``."""
     layer = nn.Linear(into, out, bias=bias)
     nn.init.normal_(layer.weight, std=factor / math.sqrt(into))
