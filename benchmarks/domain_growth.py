@@ -238,6 +238,7 @@ def draw(path: Path, plan: Plan, found: dict[str, Any]) -> None:
         exponents.axhline(0.5, color="0.45", lw=1, ls=":")
         exponents.axvspan(*found["window"], color="0.5", alpha=0.1, lw=0)
         exponents.set(xscale="log", xlabel="time t (τ₀)", ylabel="d ln L / d ln t", ylim=(0, 0.8))
+        exponents.set_xlim(lengths.get_xlim())
         draw_collapse(scaling, found)
         times, frames = found["frame_times"], found["frames"]
         wanted = np.geomspace(max(times[times > 0][0], times[-1] / 100), times[-1], 4)
@@ -262,12 +263,11 @@ def draw(path: Path, plan: Plan, found: dict[str, Any]) -> None:
             drawn.colorbar(
                 image, ax=list(axes[1, : len(chosen)]), label="local order φ", shrink=0.9
             )
-        for ax in (lengths,):
-            low, high = ax.get_ylim()
-            if high / low < 100:
-                ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0)))
-                ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-                ax.yaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
+        low, high = lengths.get_ylim()
+        if high / low < 100:  # 2, 3, 5, 10 in place of powers of ten
+            lengths.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0)))
+            lengths.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            lengths.yaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
 
 
 def draw_lengths(ax: Any, found: dict[str, Any]) -> None:
