@@ -56,6 +56,11 @@ MEMBERS: dict[str, Member] = {
         "LatticeENN",
         "irreps of the site group as features, any field on any lattice, direct or by energy",
     ),
+    "steerable_cnn": Member(
+        "latticezoo.zoo.steerable_cnn",
+        "SteerableCNN",
+        "escnn's steerable convolutions on the square lattice (extra escnn), direct or by energy",
+    ),
 }
 
 _registered: dict[str, type[ZooModel]] = {}
@@ -119,12 +124,16 @@ def option_names(cls: type[ZooModel]) -> list[str]:
     return sorted(set(names) - {"architecture"})
 
 
-def create_model(name: str, task: Task | dict[str, Any], **options: Any) -> ZooModel:
+def create_model(
+    name: str, task: Task | dict[str, Any], *, ensemble: int = 1, **options: Any
+) -> ZooModel:
     """Build a network for a task.
 
     Args:
         name: Registry or class name.
         task: What it shall learn, or that as plain values.
+        ensemble: Number of networks with different weights whose mean and spread are wanted; more
+            than one gives an :class:`~latticezoo.zoo.ensemble.Ensemble`.
         **options: The network's own options and those of training; ``preset`` chooses a set of
             values for all that are not given.
 
@@ -138,5 +147,10 @@ def create_model(name: str, task: Task | dict[str, Any], **options: Any) -> ZooM
     known = option_names(cls)
     for option in options:
         if option not in known:
-            raise unknown(f"option of {cls.registry_name}", option, known)
-    return cls(task, **options)
+            raise unknown(f"option of {cls.registry_name}", option, [*known, "ensemble"])
+    if ensemble == 1:
+        return cls(task, **options)
+    from latticezoo.zoo.ensemble import Ensemble, check_count
+
+    check_count(ensemble)
+    return Ensemble([cls(task, **options) for _ in range(ensemble)])
