@@ -15,6 +15,7 @@ from typing import Any
 from latticezoo.zoo.registry import MEMBERS, create_model, list_models, model_class, register
 
 _LAZY = {
+    "Ensemble": "latticezoo.zoo.ensemble",
     "ZooModel": "latticezoo.zoo.base",
     "check_golden": "latticezoo.zoo.pretrained",
     "list_pretrained": "latticezoo.zoo.pretrained",

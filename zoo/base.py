@@ -13,7 +13,7 @@ import logging
 import os
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor
@@ -53,6 +53,8 @@ class ZooModel(Learner):
         warmup: Steps of linear rise of the learning rate, at most a tenth of all.
         ema: Decay per step of an exponential moving average of the weights, which is then what is
             validated, saved and kept; 0 switches it off.
+        gradient_clip: Gradients with more than this multiple of their usual norm are cut down to
+            it; 0 switches it off. ``trainer.gradient_clip_val``, an absolute limit, replaces it.
 
     Attributes:
         task: What it learns.
@@ -64,7 +66,7 @@ class ZooModel(Learner):
             serve the task.
     """
 
-    registry_name: ClassVar[str] = ""
+    registry_name: str = ""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"compact": {}}
     #: Two-element symmetries that the network has by construction, so that no projection is needed.
     built_in_flips: frozenset[str] = frozenset()
@@ -81,6 +83,7 @@ class ZooModel(Learner):
         schedule: str | None = None,
         warmup: int | None = None,
         ema: float | None = None,
+        gradient_clip: float | None = None,
     ) -> None:
         if preset not in self.presets:
             raise unknown(f"preset of {self.registry_name}", preset, self.presets)
@@ -92,6 +95,7 @@ class ZooModel(Learner):
             "schedule": schedule,
             "warmup": warmup,
             "ema": ema,
+            "gradient_clip": gradient_clip,
         }
         options = {
             **TRAINING_DEFAULTS,
@@ -255,20 +259,29 @@ class ZooModel(Learner):
         """Build a network with random weights from its description.
 
         Args:
-            config: As :meth:`config` gives it; the class is found by its registry name alone.
+            config: As :meth:`config` gives it; the class is found by its registry name alone. With
+                ``"ensemble": n`` it is an :class:`~latticezoo.zoo.ensemble.Ensemble` of n.
 
         Raises:
             InputError: For a model that is unknown or another than this class.
         """
+        own = cls.registry_name or cls.__name__
+        if config.get("ensemble", 1) != 1:
+            from latticezoo.zoo.ensemble import Ensemble
+
+            if not issubclass(Ensemble, cls):
+                raise InputError(
+                    f"the description is of an ensemble of {config['model']}, not of one {own}."
+                )
+            return cast(Self, Ensemble.build(config))
         found = model_class(config["model"])
         if not issubclass(found, cls):
-            raise InputError(
-                f"the description is of the model {config['model']!r}, not {cls.registry_name!r}."
-            )
+            raise InputError(f"the description is of the model {config['model']!r}, not {own!r}.")
         return found(config["task"], **config["options"])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Lightning hook: write down what the network is."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["latticezoo"] = {
             "network": self.config(),
             "convention_version": CONVENTION_VERSION,
@@ -281,6 +294,7 @@ class ZooModel(Learner):
             InputError: When model, task, sizes or conventions differ.
         """
         check_checkpoint(self, checkpoint)
+        super().on_load_checkpoint(checkpoint)
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]

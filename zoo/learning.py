@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from latticezoo.symmetry.errors import InputError
 from latticezoo.symmetry.fields import Field
 from latticezoo.symmetry.tasks import Task
 from latticezoo.zoo.layers.scaling import FieldScaling
 from latticezoo.zoo.metrics import RootMeanSquare
-from latticezoo.zoo.optimization import make_optimizer
+from latticezoo.zoo.optimization import GradientClip, make_optimizer
 
 #: Suffixes of the metrics for all samples and for each kind of sample.
 KINDS = {"": None, "_random": 0, "_trajectory": 1}
@@ -42,6 +43,7 @@ class Learner(LightningModule):
         super().__init__()
         self.task = task
         self.options = options
+        self._clips: list[GradientClip] = []
         self.input_scaling = FieldScaling(self.task.inputs, self.task)
         self.target_scaling = FieldScaling(self.task.targets, self.task)
         self.register_buffer("statistics_set", torch.tensor(False))
@@ -121,7 +123,7 @@ class Learner(LightningModule):
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """Lightning hook: the loss of a batch, logged as ``train/loss``."""
         loss = self.loss(self(batch["fields"], batch["lattice"]), batch)
-        size = _batch_size(batch)
+        size = batch_size(batch)
         self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
         return loss
 
@@ -153,7 +155,7 @@ class Learner(LightningModule):
     def _evaluation_step(self, stage: str, batch: Mapping[str, Any]) -> None:
         outputs = self(batch["fields"], batch["lattice"])
         loss = self.loss(outputs, batch)
-        self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=_batch_size(batch))
+        self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=batch_size(batch))
         kind = batch.get("kind")
         for field in self.task.targets:
             errors = self._errors(field, outputs, batch)
@@ -191,6 +193,44 @@ class Learner(LightningModule):
         """Lightning hook: Adam with the chosen schedule."""
         steps = self.trainer.estimated_stepping_batches
         return make_optimizer(self.parameters(), self.options, steps)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Lightning hook: clip by the option ``gradient_clip``, or as the trainer was told to.
+
+        Args:
+            optimizer: Whose gradients.
+            gradient_clip_val: The trainer's own limit, absolute; it replaces the option.
+            gradient_clip_algorithm: The trainer's.
+        """
+        if gradient_clip_val is not None:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        if not self.options["gradient_clip"]:
+            return
+        for number, parameters in enumerate(self._clipped_together()):
+            if number == len(self._clips):
+                self._clips.append(GradientClip(self.options["gradient_clip"]))
+            self._clips[number].clip(parameters)
+
+    def _clipped_together(self) -> Iterator[list[nn.Parameter]]:
+        """Sets of parameters that share the norm of a gradient."""
+        yield list(self.parameters())
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Lightning hook: keep what clipping has seen, so that a resumed run is the same."""
+        checkpoint["typical_gradients"] = [clip.typical for clip in self._clips]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Lightning hook: go on with it."""
+        self._clips = [
+            GradientClip(self.options["gradient_clip"], typical)
+            for typical in checkpoint.get("typical_gradients", [])
+        ]
 
     def configure_callbacks(self) -> Any:
         """Lightning hook: the moving average of the weights, when it is on."""
@@ -236,7 +276,8 @@ def batch_statistics(batches: Iterable[Mapping[str, Any]], task: Task) -> dict[s
     return result
 
 
-def _batch_size(batch: Mapping[str, Any]) -> int:
+def batch_size(batch: Mapping[str, Any]) -> int:
+    """Number of samples in a batch."""
     return len(next(iter(batch["fields"].values())))
 
 

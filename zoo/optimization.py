@@ -1,4 +1,4 @@
-"""Optimizer and learning-rate schedule, the same for every network of a comparison."""
+"""Optimizer, gradient clipping and learning-rate schedule, the same for every network."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
@@ -23,6 +24,7 @@ TRAINING_DEFAULTS: dict[str, Any] = {
     "schedule": "cosine",
     "warmup": 50,
     "ema": 0.0,
+    "gradient_clip": 5.0,
 }
 
 
@@ -46,6 +48,50 @@ def check_options(options: Mapping[str, Any]) -> None:
         raise InputError(
             f"ema is a decay per step of at least 0 (off) and below 1, not {options['ema']}."
         )
+    if not (options["gradient_clip"] == 0 or 1 <= options["gradient_clip"] < math.inf):
+        raise InputError(
+            "gradient_clip is a multiple of the usual norm, 0 (off) or at least 1, not "
+            f"{options['gradient_clip']}."
+        )
+
+
+class GradientClip:
+    """Clips the norm of a gradient to a multiple of its usual value.
+
+    Norms differ by three orders of magnitude between architectures (medians over the first epochs
+    on small Holstein data: descriptor_mlp 0.7, gcn 0.8, lattice_enn 1.7, energy_gnn 38) and fall
+    by one to two orders during training, so no absolute limit suits all. The optimizers here are
+    blind to the scale of gradients anyway; what must be kept out are single large ones.
+
+    Args:
+        multiple: Norms above this multiple of the usual one are cut down to it.
+        typical: The usual norm: an exponential moving average of clipped norms over about 100
+            steps; None before the first.
+    """
+
+    def __init__(self, multiple: float, typical: Tensor | None = None) -> None:
+        self.multiple = multiple
+        self.typical = typical
+
+    def clip(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Clip the gradients in place; those that are not finite are left as they are.
+
+        Nothing here waits for the device.
+        """
+        gradients = [weight.grad for weight in parameters if weight.grad is not None]
+        if not gradients:
+            return
+        norm = torch.nn.utils.get_total_norm(gradients)
+        finite = norm.isfinite()
+        if self.typical is None:
+            self.typical = torch.where(finite, norm, torch.zeros_like(norm))
+        typical = self.typical = self.typical.to(norm)
+        limit = torch.where(typical > 0, self.multiple * typical, norm)
+        kept = torch.minimum(norm, limit)
+        scale = torch.where(finite & (norm > limit), limit / norm, torch.ones_like(norm))
+        torch._foreach_mul_(gradients, scale)
+        seen = torch.where(typical > 0, 0.99 * typical + 0.01 * kept, norm)
+        self.typical = torch.where(finite, seen, typical)
 
 
 def make_optimizer(

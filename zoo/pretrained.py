@@ -36,7 +36,13 @@ CONFIG, WEIGHTS, GOLDEN = "config.json", "model.safetensors", "golden.safetensor
 
 #: Keys that a config.json must have, and may have.
 REQUIRED_KEYS = frozenset({"format", "convention_version", "model", "task", "options", "sha256"})
-ALLOWED_KEYS = REQUIRED_KEYS | {"statistics", "golden_lattice", "parameters", "library_version"}
+ALLOWED_KEYS = REQUIRED_KEYS | {
+    "ensemble",
+    "golden_lattice",
+    "library_version",
+    "parameters",
+    "statistics",
+}
 
 #: Largest deviation from the golden outputs, as a share of the largest of them.
 GOLDEN_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}

@@ -360,7 +360,9 @@ def test_the_cosine_ends_at_zero_after_a_linear_rise():
 
 
 @pytest.mark.filterwarnings("ignore:.*LeafSpec.*", "ignore:.*many workers.*")
-@pytest.mark.parametrize("options", [{}, {"ema": 0.8}, {"schedule": "plateau"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"ema": 0.8}, {"schedule": "plateau"}, {"gradient_clip": 1.0}], ids=str
+)
 def test_a_resumed_fit_ends_with_the_same_weights(tmp_path, options):
     def fit(checkpoint=None):
         torch.manual_seed(3)
