@@ -29,6 +29,7 @@ _HOME = {
     "FromFile": "module",
     "Holstein": "module",
     "JahnTeller": "jahn_teller_module",
+    "SyntheticData": "synthetic",
     "evaluation_data": "module",
 }
 __all__ = sorted(_HOME)

@@ -20,7 +20,6 @@ from latticezoo.datasets.registry import Recipe, check_count, create_recipe, reg
 from latticezoo.datasets.split import HELD_OUT, SPLITS, check_fractions, split_by_group
 from latticezoo.simulate.forcefield import System
 from latticezoo.simulate.systems import create_system
-from latticezoo.simulate.systems.adiabatic import AdiabaticSystem
 from latticezoo.symmetry.errors import InputError, unknown
 from latticezoo.symmetry.lattices import Lattice
 from latticezoo.symmetry.tasks import Task
@@ -274,8 +273,13 @@ class FromFile(LatticeData):
 class MadeData(LatticeData):
     """Base of the data modules whose file a recipe makes on demand.
 
-    A subclass hands its recipe to :meth:`use`.
+    A subclass hands its recipe to :meth:`use`, or sets ``recipe``, ``path`` and ``workers`` and
+    says itself what task and system are.
     """
+
+    recipe: Any
+    path: str | None
+    workers: int | None
 
     def use(
         self,
@@ -315,7 +319,7 @@ class MadeData(LatticeData):
         return self.recipe.geometry
 
     @property
-    def system(self) -> AdiabaticSystem:
+    def system(self) -> System:
         """The exact system."""
         return self.recipe.system
 

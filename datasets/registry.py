@@ -47,6 +47,11 @@ RECIPES: dict[str, Member] = {
         "JahnTellerSquare",
         "Jahn–Teller model on the square lattice: random configurations and exact quenches",
     ),
+    "synthetic": Member(
+        "latticezoo.datasets.synthetic",
+        "Synthetic",
+        "classical models in closed form on any lattice: scalars, and displacements",
+    ),
 }
 #: Data modules of the library.
 DATA: dict[str, Member] = {
@@ -59,6 +64,11 @@ DATA: dict[str, Member] = {
         "latticezoo.datasets.jahn_teller_module",
         "JahnTeller",
         "Jahn–Teller model, made on demand by the recipe jahn_teller_square",
+    ),
+    "synthetic": Member(
+        "latticezoo.datasets.synthetic",
+        "SyntheticData",
+        "classical models in closed form on any lattice, made in seconds",
     ),
     "from_file": Member("latticezoo.datasets.module", "FromFile", "any dataset file"),
 }

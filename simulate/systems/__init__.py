@@ -7,16 +7,26 @@ from dataclasses import fields, replace
 from typing import Any
 
 from latticezoo.simulate.forcefield import System
-from latticezoo.simulate.systems import holstein, jahn_teller
+from latticezoo.simulate.systems import classical, holstein, jahn_teller
+from latticezoo.simulate.systems.classical import Gradients, Springs
 from latticezoo.simulate.systems.holstein import Holstein
 from latticezoo.simulate.systems.jahn_teller import JahnTeller
 from latticezoo.symmetry.errors import InputError, unknown
 
 #: The classes by the name of the Hamiltonian.
-system_registry: dict[str, type[System]] = {"holstein": Holstein, "jahn_teller": JahnTeller}
+system_registry: dict[str, type[System]] = {
+    "holstein": Holstein,
+    "jahn_teller": JahnTeller,
+    "springs": Springs,
+    "gradients": Gradients,
+}
 
 #: Named parameter sets of all systems.
-PRESETS: dict[str, System] = {**holstein.PRESETS, **jahn_teller.PRESETS}
+PRESETS: dict[str, System] = {
+    **holstein.PRESETS,
+    **jahn_teller.PRESETS,
+    **classical.PRESETS,
+}
 
 
 def create_system(name: str, **parameters: Any) -> System:
