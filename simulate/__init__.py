@@ -14,6 +14,7 @@ _HOMES = {
     "CorrelationLength": "observers",
     "Energy": "observers",
     "ForceField": "forcefield",
+    "ForceSpread": "observers",
     "FunctionObserver": "observers",
     "Holstein": "systems.holstein",
     "JahnTeller": "systems.jahn_teller",

@@ -28,8 +28,9 @@ class ForceField(Protocol):
     """All that a simulator knows of what drives it.
 
     A force field may also have ``energy(fields, lattice) -> [B]``, whose derivatives its forces
-    are, ``density_from_forces(fields, forces, lattice)``, and an attribute ``batch_invariant``:
-    True when the bits of a replica's forces do not depend on the batch it is in.
+    are, ``density_from_forces(fields, forces, lattice)``, ``force_spread(fields, lattice)``, the
+    uncertainty of its forces in their shape, and an attribute ``batch_invariant``: True when the
+    bits of a replica's forces do not depend on the batch it is in.
     """
 
     def forces(self, fields: Fields, lattice: Lattice) -> dict[str, Tensor]:
@@ -160,11 +161,43 @@ class LearnedForceField:
         with torch.no_grad():
             like = next(iter(fields.values()))
             inputs = {name: self._to_model(values) for name, values in fields.items()}
-            predictions = {
-                name: values.to(like) for name, values in self.model(inputs, lattice).items()
-            }
-            forces = self.system.assemble(predictions, fields, lattice)
+            forces = self._assemble(self.model(inputs, lattice), like, fields, lattice)
         return {name: force.detach() for name, force in forces.items()}
+
+    def _assemble(
+        self, predictions: Fields, like: Tensor, fields: Fields, lattice: Lattice
+    ) -> dict[str, Tensor]:
+        found = {name: values.to(like) for name, values in predictions.items()}
+        return self.system.assemble(found, fields, lattice)
+
+    @property
+    def force_spread(self) -> Callable[[Fields, Lattice], dict[str, Tensor]]:
+        """``force_spread(fields, lattice)``: standard deviation of the forces over an ensemble.
+
+        Shaped as the forces, in their units. It costs as much as the forces. Only of ensembles:
+        networks with ``predictions(fields, lattice)``, one mapping a member.
+
+        Raises:
+            AttributeError: When the network is a single one.
+        """
+        if not callable(getattr(self.model, "predictions", None)):
+            name = getattr(self.model, "registry_name", type(self.model).__name__)
+            raise AttributeError(f"{name} is a single network; its forces have no spread")
+        return self._force_spread
+
+    def _force_spread(self, fields: Fields, lattice: Lattice) -> dict[str, Tensor]:
+        ensemble: Any = self.model
+        with torch.no_grad():
+            like = next(iter(fields.values()))
+            inputs = {name: self._to_model(values) for name, values in fields.items()}
+            members = [
+                self._assemble(predictions, like, fields, lattice)
+                for predictions in ensemble.predictions(inputs, lattice)
+            ]
+            return {
+                name: torch.stack([forces[name] for forces in members]).detach().std(0)
+                for name in members[0]
+            }
 
     @property
     def energy(self) -> Callable[[Fields, Lattice], Tensor]:

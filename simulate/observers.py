@@ -165,6 +165,37 @@ class KineticTemperature(Observer):
 
 
 @dataclass(frozen=True)
+class ForceSpread(Observer):
+    """Uncertainty of the forces over all sites and components: root mean square, and largest.
+
+    ``[R, 2]``: column 0 is the root mean square, column 1 the largest value, in units of a force.
+    The force field gives it as ``force_spread(fields, lattice)``, as an ensemble of networks does:
+    there it is the standard deviation over the members, at the cost of one more evaluation of all
+    of them a sample.
+
+    Args:
+        every: Sampling interval.
+        name: Name of the samples.
+    """
+
+    default_name: ClassVar[str] = "force_spread"
+
+    def measure(self, snapshot: Snapshot) -> Tensor:
+        spread = getattr(snapshot.force_field, "force_spread", None)
+        if not callable(spread):
+            raise InputError(
+                "the force field gives no uncertainty of its forces; only an ensemble of networks "
+                "does, so leave out the observer ForceSpread."
+            )
+        found = spread(snapshot.state.fields, snapshot.lattice)
+        each = torch.cat([values.abs().flatten(1) for values in found.values()], dim=1)
+        return torch.stack([each.square().mean(1).sqrt(), each.amax(1)], dim=1)
+
+    def batch_invariant(self, snapshot: Snapshot) -> bool:
+        return bool(getattr(snapshot.force_field, "batch_invariant", False))
+
+
+@dataclass(frozen=True)
 class OrderParameter(Observer):
     """Staggered mean of a site field (1/N) Σ ±v_i: δ in a charge-density wave n = ½ ± δ.
 

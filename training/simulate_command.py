@@ -8,8 +8,9 @@ which win; values inside a section have dots:
   latticezoo simulate quench.yaml --model runs/my-run --dynamics.dt 0.05
 
 --model is "exact", the name of pretrained weights, a checkpoint, or a run folder. The folder --out
-receives the trajectory (HDF5), a summary (JSON) and pictures. The same command goes on with a run
-that was interrupted or killed.
+receives the trajectory (HDF5), a summary (JSON) and pictures. Where the model is an ensemble, the
+spread of its forces (rms and largest) is recorded along the run. The same command goes on with a
+run that was interrupted or killed.
 """
 
 from __future__ import annotations
@@ -239,7 +240,7 @@ class Plan:
                 self.state(),
                 self.steps,
                 lattice=self.lattice,
-                observers=self.observers(),
+                observers=self.observers(driver),
                 trajectory=Trajectory(out / "trajectory.h5", every=self.frame_every),
                 checkpoint=Checkpoint(out / "checkpoint.h5", **every),
                 batch_replicas=self.batch_replicas,
@@ -316,10 +317,15 @@ class Plan:
             mass=self._mass,
         )
 
-    def observers(self) -> list[Any]:
-        """Order, its correlation, kinetic temperature; maps of the order with the frames."""
+    def observers(self, driver: Any = None) -> list[Any]:
+        """Order, its correlation, kinetic temperature; maps of the order with the frames.
+
+        Args:
+            driver: What drives the run; where it is an ensemble, its uncertainty is recorded too.
+        """
         from latticezoo.simulate.observers import (
             CorrelationFunction,
+            ForceSpread,
             KineticTemperature,
             OrderParameter,
         )
@@ -332,6 +338,7 @@ class Plan:
             CorrelationFunction(self.sample_every, source=source),
             KineticTemperature(self.sample_every),
             LocalOrder(self.frame_every, source=source),
+            *([ForceSpread(self.sample_every)] if hasattr(driver, "force_spread") else []),
         ]
 
     def summary(self, result: Result) -> dict[str, Any]:
@@ -362,6 +369,7 @@ class Plan:
                 "mean_absolute_order_parameter": float(np.abs(order.values[-1]).mean()),
                 "kinetic_temperature_second_half": float(kinetic.values[half:].mean()),
             },
+            **_spread_summary(result),
             "correlation_length": {
                 "times": (local.times / self.time_unit).tolist(),
                 "mean": _plain(length.mean),
@@ -370,6 +378,20 @@ class Plan:
             "hardware": hardware(),
             "versions": versions(),
         }
+
+
+def _spread_summary(result: Result) -> dict[str, Any]:
+    """Uncertainty of the forces of an ensemble along the run; nothing of other force fields."""
+    if "force_spread" not in result.observers:
+        return {}
+    values = result.observers["force_spread"].values
+    return {
+        "force_spread": {
+            "rms_mean": float((values[..., 0] ** 2).mean() ** 0.5),
+            "rms_last": float((values[-1, :, 0] ** 2).mean() ** 0.5),
+            "largest": float(values[..., 1].max()),
+        }
+    }
 
 
 def _plain(values: np.ndarray) -> list[float | None]:
