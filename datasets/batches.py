@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from latticezoo.datasets.labelled import LabelledData
+from latticezoo.datasets.labelled import KINDS, LabelledData
 from latticezoo.simulate.noise import generator
+from latticezoo.symmetry.errors import InputError
 from latticezoo.symmetry.lattices import Lattice
 
 
@@ -120,14 +121,70 @@ class EpochSampler(Sampler[int]):
         return self.n
 
 
-def loader(samples: Samples, batch_size: int, seed: int | None = None) -> DataLoader[Batch]:
-    """A loader of batches; shuffled when a seed is given, otherwise in order."""
-    return DataLoader(
-        samples,
-        batch_size=batch_size,
-        sampler=None if seed is None else EpochSampler(len(samples), seed),
-        collate_fn=_as_it_is,
-    )
+class MixedSampler(EpochSampler):
+    """As many samples as there are, a given share of them random configurations, evenly mixed.
+
+    Of any k samples in a row k·share are random configurations, up to one, so every batch holds
+    the same mixture. The kind of which there are too few is gone through several times in an epoch,
+    each time in a new order; of the other kind each epoch takes other samples.
+
+    Args:
+        kind: ``[n]`` 0 for a random configuration, 1 for a frame of a trajectory.
+        share: Share of random configurations, between 0 and 1.
+        seed: Seed of the shuffling.
+    """
+
+    def __init__(self, kind: Tensor, share: float, seed: int) -> None:
+        super().__init__(len(kind), seed)
+        self.share = share
+        self.pools = [torch.nonzero(kind == number).flatten().numpy() for number in (0, 1)]
+
+    def __iter__(self) -> Iterator[int]:
+        numbers = np.floor(np.arange(self.n + 1) * self.share + 0.5)
+        is_random = np.diff(numbers) > 0
+        order = np.empty(self.n, dtype=np.int64)
+        for number, chosen in enumerate((is_random, ~is_random)):
+            order[chosen] = self._draw(number, int(chosen.sum()))
+        return iter(order.tolist())
+
+    def _draw(self, number: int, count: int) -> np.ndarray:
+        """The next ``count`` samples of one kind in an endless sequence of shuffled passes."""
+        pool, drawn = self.pools[number], []
+        start = self.epoch * count
+        for turn in range(start // len(pool), -(-(start + count) // len(pool))) if count else ():
+            order = generator(self.seed, number, turn, "mix").permutation(pool)
+            first = turn * len(pool)
+            drawn.append(order[max(0, start - first) : start + count - first])
+        return np.concatenate(drawn) if drawn else np.empty(0, dtype=np.int64)
+
+
+def loader(
+    samples: Samples, batch_size: int, seed: int | None = None, random_share: float | None = None
+) -> DataLoader[Batch]:
+    """A loader of batches; shuffled when a seed is given, otherwise in order.
+
+    Args:
+        samples: The samples.
+        batch_size: Samples in a batch.
+        seed: Seed of the shuffling.
+        random_share: Share of random configurations in every shuffled batch; as there are by
+            default.
+
+    Raises:
+        InputError: A share for which there are no samples.
+    """
+    sampler: EpochSampler | None = None
+    if seed is not None and random_share is None:
+        sampler = EpochSampler(len(samples), seed)
+    elif seed is not None and random_share is not None:
+        for number, share in ((0, random_share), (1, 1 - random_share)):
+            if share > 0 and not bool((samples.kind == number).any()):
+                raise InputError(
+                    f"random_share is {random_share:g}, but the training split holds no "
+                    f"{KINDS[number]} samples."
+                )
+        sampler = MixedSampler(samples.kind, random_share, seed)
+    return DataLoader(samples, batch_size=batch_size, sampler=sampler, collate_fn=_as_it_is)
 
 
 def _as_it_is(batch: Any) -> Any:

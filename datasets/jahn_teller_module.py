@@ -43,6 +43,8 @@ class JahnTeller(MadeData):
         shuffle_seed: Seed of the order of training samples; ``seed`` by default.
         val_fraction: Share of the trajectories, and of the random configurations, for validation.
         test_fraction: Share for the test.
+        random_share: Share of random configurations in every training batch, the rest frames of
+            trajectories; by default as many as the data have.
 
     Raises:
         InputError: An option is outside its range.
@@ -73,8 +75,11 @@ class JahnTeller(MadeData):
         shuffle_seed: int | None = None,
         val_fraction: float = HELD_OUT,
         test_fraction: float = HELD_OUT,
+        random_share: float | None = None,
     ) -> None:
-        super().__init__(batch_size, dtype, seed, shuffle_seed, val_fraction, test_fraction)
+        super().__init__(
+            batch_size, dtype, seed, shuffle_seed, val_fraction, test_fraction, random_share
+        )
         self.save_hyperparameters(logger=False)
         given = {
             "lattice": lattice,

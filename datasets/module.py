@@ -43,6 +43,8 @@ class LatticeData(LightningDataModule):
         shuffle_seed: Seed of the order of training samples; that of the split by default.
         val_fraction: Share of the trajectories, and of the random configurations, for validation.
         test_fraction: Share for the test.
+        random_share: Share of random configurations in every training batch, the rest frames of
+            trajectories; by default as many as the data have.
 
     Raises:
         InputError: An option is outside its range.
@@ -56,6 +58,7 @@ class LatticeData(LightningDataModule):
         shuffle_seed: int | None = None,
         val_fraction: float = HELD_OUT,
         test_fraction: float = HELD_OUT,
+        random_share: float | None = None,
     ) -> None:
         super().__init__()
         check_count("batch_size", batch_size, least=1)
@@ -70,6 +73,9 @@ class LatticeData(LightningDataModule):
         self.shuffle_seed = seed if shuffle_seed is None else shuffle_seed
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
+        if random_share is not None and not 0 <= random_share <= 1:
+            raise InputError(f"random_share is {random_share}; it must be between 0 and 1.")
+        self.random_share = random_share
         self._data: LabelledData | None = None
         self._splits: dict[str, Tensor] = {}
         self._samples: dict[str, Samples] = {}
@@ -128,7 +134,8 @@ class LatticeData(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Training batches, shuffled by (shuffle_seed, epoch)."""
-        return loader(self.samples("train"), self.batch_size, self.shuffle_seed)
+        train = self.samples("train")
+        return loader(train, self.batch_size, self.shuffle_seed, self.random_share)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[Any]:
         """Validation batches in the order of the file; none when the fraction is 0."""
@@ -221,6 +228,8 @@ class FromFile(LatticeData):
         shuffle_seed: Seed of the order of training samples; that of the split by default.
         val_fraction: Share of the trajectories, and of the random configurations, for validation.
         test_fraction: Share for the test.
+        random_share: Share of random configurations in every training batch, the rest frames of
+            trajectories; by default as many as the data have.
 
     Raises:
         InputError: The file is missing or damaged, or an option is outside its range.
@@ -235,8 +244,11 @@ class FromFile(LatticeData):
         shuffle_seed: int | None = None,
         val_fraction: float = HELD_OUT,
         test_fraction: float = HELD_OUT,
+        random_share: float | None = None,
     ) -> None:
-        super().__init__(batch_size, dtype, seed, shuffle_seed, val_fraction, test_fraction)
+        super().__init__(
+            batch_size, dtype, seed, shuffle_seed, val_fraction, test_fraction, random_share
+        )
         self.save_hyperparameters(logger=False)
         self.path = Path(path).expanduser()
         # A file states its own task, so it is read before anything can be built from it.
@@ -361,6 +373,8 @@ class Holstein(MadeData):
         shuffle_seed: Seed of the order of training samples; ``seed`` by default.
         val_fraction: Share of the trajectories, and of the random configurations, for validation.
         test_fraction: Share for the test.
+        random_share: Share of random configurations in every training batch, the rest frames of
+            trajectories; by default as many as the data have.
 
     Raises:
         InputError: An option is outside its range.
@@ -392,8 +406,11 @@ class Holstein(MadeData):
         shuffle_seed: int | None = None,
         val_fraction: float = HELD_OUT,
         test_fraction: float = HELD_OUT,
+        random_share: float | None = None,
     ) -> None:
-        super().__init__(batch_size, dtype, seed, shuffle_seed, val_fraction, test_fraction)
+        super().__init__(
+            batch_size, dtype, seed, shuffle_seed, val_fraction, test_fraction, random_share
+        )
         self.save_hyperparameters(logger=False)
         named = str(lattice).partition("(")[0].strip() if isinstance(lattice, str) else ""
         family = family or (named if named.isalpha() else "square")

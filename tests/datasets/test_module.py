@@ -249,3 +249,60 @@ def test_a_network_gets_options_by_name_and_class():
 def test_bad_options_are_refused_at_construction(options, words):
     with pytest.raises(InputError, match=words):
         Holstein(**options)
+
+
+# ---- mixed batches -----------------------------------------------------------------------------
+
+
+def kinds(data, epoch):
+    """Kinds in the batches of one epoch."""
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(epoch)
+    return [batch["kind"] for batch in loader]
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.7])
+def test_every_batch_holds_the_wanted_share_of_random_configurations(share):
+    data = Holstein(**TINY, random_share=share)
+    plain = Holstein(**TINY)
+    n = len(data.samples("train"))
+    for epoch in (0, 3):
+        batches = kinds(data, epoch)
+        assert [len(b) for b in batches] == [len(b) for b in kinds(plain, epoch)]
+        for batch in batches[:-1]:
+            assert abs(int((batch == 0).sum()) - 4 * share) <= 1
+        total = int(sum((b == 0).sum() for b in batches))
+        assert abs(total - n * share) <= 1
+    for whole, kind in ((0.0, 1), (1.0, 0)):
+        batches = kinds(Holstein(**TINY, random_share=whole), 0)
+        assert all(bool((batch == kind).all()) for batch in batches)
+
+
+def test_mixed_batches_use_every_sample_in_turn_and_depend_on_seed_and_epoch():
+    data = Holstein(**TINY, random_share=0.7)
+    sampler = data.train_dataloader().sampler
+    kind = data.samples("train").kind
+    drawn = []
+    for epoch in range(12):
+        sampler.set_epoch(epoch)
+        drawn.append(list(sampler))
+        assert drawn[-1] == list(sampler)
+    assert drawn[0] != drawn[1]
+    for number in (0, 1):
+        rows = torch.nonzero(kind == number).flatten()
+        seen = torch.tensor(drawn).flatten()
+        counts = torch.bincount(seen[kind[seen] == number], minlength=len(kind))[rows]
+        # Whole passes: no sample is ahead of another by more than one.
+        assert counts.min() > 0
+        assert counts.max() - counts.min() <= 1
+    other = Holstein(**TINY, random_share=0.7, shuffle_seed=5).train_dataloader().sampler
+    assert list(other) != drawn[0]
+
+
+def test_shares_that_cannot_be_had_are_refused():
+    for share in (-0.1, 1.5, float("nan")):
+        with pytest.raises(InputError, match="must be between 0 and 1"):
+            Holstein(**TINY, random_share=share)
+    only_random = Holstein(**{**TINY, "trajectories": 0}, random_share=0.5)
+    with pytest.raises(InputError, match="the training split holds no trajectory samples"):
+        only_random.train_dataloader()
