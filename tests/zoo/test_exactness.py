@@ -1,0 +1,91 @@
+"""Every registered network is exactly symmetric: a new one is tried here without a line."""
+
+import importlib.util
+
+import pytest
+import torch
+
+from latticezoo.symmetry.errors import InputError
+from latticezoo.symmetry.fields import Field
+from latticezoo.symmetry.lattices import square
+from latticezoo.symmetry.tasks import Task
+from latticezoo.symmetry.testing import TOLERANCES
+from latticezoo.zoo import create_model, list_models
+from latticezoo.zoo.base import ZooModel
+from latticezoo.zoo.exactness import TASKS, carried, measure, smallest_lattice, train_a_little
+from latticezoo.zoo.registry import MEMBERS
+
+#: Small forms for speed; a network without one is tried as it is by default.
+SMALL = {
+    "descriptor_mlp": {"shells": 1, "widths": [8, 8]},
+    "energy_gnn": {"widths": [8]},
+    "gcn": {"widths": [8, 8]},
+    "lattice_enn": {"features": "2x", "products": 2, "blocks": 1, "shells": 1}
+    | {"embedding_shells": 1, "readout_shells": 1},
+    "steerable_cnn": {"copies": 1, "layers": 1},
+}
+NEEDS = {"steerable_cnn": "escnn"}
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+@pytest.mark.parametrize("name", sorted(MEMBERS))
+def test_every_network_respects_every_group_element(name, task):
+    if name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None:
+        pytest.skip(f"{NEEDS[name]} is not installed")
+    options = SMALL.get(name, {})
+    try:
+        create_model(name, task, **options)
+    except InputError as refusal:
+        said = str(refusal)
+        if f"cannot serve the task {task.name!r}" not in said:
+            raise
+        pytest.skip(said)
+    found = measure(name, task, steps=3, **options)
+    assert found.elements == len(task.symmetry(found.lattice))
+    for (dtype, trained), report in found.errors.items():
+        assert report.exhaustive
+        assert report.error <= TOLERANCES[getattr(torch, dtype)], (dtype, trained, str(report))
+
+
+def test_what_the_networks_carry():
+    """The equivariant network carries everything, the graph convolution scalars alone."""
+    names = {task.name for task in TASKS}
+    for model in ("lattice_enn", "energy_gnn", "descriptor_mlp"):
+        assert {task.name for task in carried(model, **SMALL[model])} == names
+    scalars = {name for name in names if name.endswith("scalar")}
+    assert {task.name for task in carried("gcn", **SMALL["gcn"])} == scalars
+    assert set(MEMBERS) <= set(list_models())
+
+
+class Broken(ZooModel):
+    """Reads the neighbour to the right alone."""
+
+    receptive_radius = 1.0
+
+    def __init__(self, task, **training):
+        super().__init__(task, **training)
+        self.weight = torch.nn.Parameter(torch.tensor(1.0))
+
+    def predict(self, fields, lattice):
+        """Not equivariant under rotations."""
+        return {"force": self.weight * fields["Q"][:, lattice.neighbours(1)[:, 0]]}
+
+
+def test_a_network_without_the_symmetry_is_found_out(monkeypatch):
+    task = Task("scalar", (Field("Q"),), (Field("force"),), "square")
+    monkeypatch.setattr("latticezoo.zoo.exactness.create_model", lambda name, task: Broken(task))
+    found = measure("broken", task, square(3))
+    assert found.elements == 9 * 8
+    for report in found.errors.values():
+        assert report.error > 0.1
+
+
+def test_training_changes_weights_and_statistics():
+    network = create_model("lattice_enn", TASKS[1], **SMALL["lattice_enn"]).double()
+    before = [weight.detach().clone() for weight in network.parameters()]
+    lattice = smallest_lattice(network)
+    assert lattice == square(3)
+    train_a_little(network, lattice, 2)
+    assert bool(network.statistics_set)
+    after = list(network.parameters())
+    assert all(not torch.equal(one, two) for one, two in zip(before, after, strict=True))
