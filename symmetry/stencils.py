@@ -41,6 +41,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latticezoo.symmetry.errors import InputError
+from latticezoo.symmetry.filter_cache import FilterCache
 from latticezoo.symmetry.irreps import orthonormal_range
 from latticezoo.symmetry.lattices import Lattice, Shell
 from latticezoo.symmetry.neighbourhoods import (
@@ -177,7 +178,7 @@ class EquivariantLinear(ExactBuffers):
         self._out_blocks = group.representation(out_spec).blocks
         self._width = sum(shell.size for shell in self.shells)
         self._cells = _cell_offsets(lattice, self.shells)
-        self._cache: dict[str, tuple[object, Tensor]] = {}
+        self._cache = FilterCache()
 
         self.weights = nn.ParameterDict()
         self._bases: dict[tuple[str, str], str] = {}
@@ -351,32 +352,12 @@ class EquivariantLinear(ExactBuffers):
     # ---- cache and checks --------------------------------------------------------------------
 
     def _cached(self, name: str, make) -> Tensor:
-        """The expanded filter, kept in evaluation mode for as long as the weights stay the same.
-
-        Changes in place and replaced weights are noticed; a change through ``.data``, which torch
-        does not count, is noticed at the next call of ``train()``.
-        """
-        weights = list(self.weights.values())
-        differentiated = torch.is_grad_enabled() and any(w.requires_grad for w in weights)
-        if self.training or differentiated or torch.compiler.is_compiling():
-            return make()
-        if not all(isinstance(w, nn.Parameter) and not w.is_inference() for w in weights):
-            return make()  # replaced for one call by torch.func, or without a count of changes
-        key = (
-            torch.is_inference_mode_enabled(),
-            *((w.data_ptr(), w._version, w.device, w.dtype) for w in weights),
-        )
-        if name not in self._cache or self._cache[name][0] != key:
-            self._cache[name] = (key, make())
-        return self._cache[name][1]
+        return self._cache.get(name, list(self.weights.values()), self.training, make)
 
     def train(self, mode: bool = True) -> EquivariantLinear:
         """Set training or evaluation mode; forgets the expanded filter."""
         self._cache.clear()
         return super().train(mode)
-
-    def __getstate__(self) -> dict:
-        return self.__dict__ | {"_cache": {}}
 
     def _check(self, values: Tensor, lattice: Lattice) -> None:
         if lattice.family != self.family:

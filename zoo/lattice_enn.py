@@ -21,6 +21,7 @@ from latticezoo.zoo.layers.energies import (
 )
 from latticezoo.zoo.layers.enn import Blocks
 from latticezoo.zoo.layers.graph import tiles
+from latticezoo.zoo.layers.group_convolution import RegularNetwork
 from latticezoo.zoo.layers.irrep_fields import (
     Embedding,
     IrrepsToFields,
@@ -32,7 +33,7 @@ from latticezoo.zoo.layers.irrep_fields import (
 from latticezoo.zoo.layers.irreps import Features
 from latticezoo.zoo.registry import register
 
-BODIES = ("blocks", "e_fnn")
+BODIES = ("regular", "products", "e_fnn")
 OUTPUTS = ("direct", "energy")
 
 _PUBLISHED = {
@@ -135,11 +136,18 @@ class LatticeENN(ZooModel):
     doublets, displacements) on any lattice, in and out. Features are direct sums of irreps, and
     every map is equivariant by construction; nothing is averaged over the group.
 
-    ``body="blocks"``: an equivariant linear map over several shells makes features; each block
-    mixes them over a neighbourhood by an equivariant stencil, multiplies them at the site by
-    Clebsch–Gordan coefficients, and adds the result (:class:`~latticezoo.zoo.layers.enn.Block`); a
-    linear readout makes fields. The two-element symmetries of the task are part of the group: every
-    feature is even or odd under each of them, so that no second evaluation is needed.
+    ``body="regular"``: features hold every irrep as often as its dimension, which makes them
+    functions on the site group; maps over a neighbourhood are convolutions over the group, and the
+    nonlinearity acts on each group element
+    (:class:`~latticezoo.zoo.layers.group_convolution.RegularNetwork`).
+
+    ``body="products"``: any direct sum of irreps; each block mixes them over a neighbourhood by an
+    equivariant stencil, multiplies them at the site by Clebsch–Gordan coefficients, and adds the
+    result (:class:`~latticezoo.zoo.layers.enn.Block`). Products are polynomials: where densities
+    follow the sign of a large field they need more depth than a pointwise nonlinearity.
+
+    In both, the two-element symmetries of the task are part of the group: every feature is even or
+    odd under each of them, so that no second evaluation is needed.
 
     ``body="e_fnn"``: the published network, pointwise layers on the irreps of one neighbourhood
     (:mod:`~latticezoo.zoo.layers.e_fnn`).
@@ -150,6 +158,7 @@ class LatticeENN(ZooModel):
     Presets:
         ``compact``: trains in minutes on one core.
         ``accurate``: more channels and blocks.
+        ``products``: the same depth with Clebsch–Gordan products.
         ``e_fnn``: the published E-FNN: 45 sites, 32, 8 and 4 copies of every irrep, products of
             different copies only, the authors' activation, which jumps at zero
             (``nonlinearity="smooth"`` does not); 142,914 weights and 221 biases. ``paper`` is
@@ -157,10 +166,13 @@ class LatticeENN(ZooModel):
 
     Args:
         task: What to learn.
-        preset: ``"compact"``, ``"accurate"`` or ``"e_fnn"`` (``"paper"``).
-        body: ``"blocks"`` or ``"e_fnn"``.
+        preset: ``"compact"``, ``"accurate"``, ``"products"`` or ``"e_fnn"`` (``"paper"``).
+        body: ``"regular"``, ``"products"`` or ``"e_fnn"``.
         output: ``"direct"`` or ``"energy"``.
         embedding_shells: Shells around a site that the first map sees.
+        width: Numbers at a site and for every parity between the blocks of the regular body,
+            rounded to whole functions on the site group, at least one.
+        activation: Its nonlinearity: silu, relu, gelu, softplus or tanh.
         features: Irreps between the blocks, for every parity: such as ``"32xA1+8xB1+8xE"``, or
             ``"8x"`` for as many copies of every irrep.
         products: Copies of every irrep that a block multiplies.
@@ -181,25 +193,23 @@ class LatticeENN(ZooModel):
 
     presets: ClassVar = {
         "compact": {
-            "body": "blocks",
+            "body": "regular",
             "output": "direct",
             "embedding_shells": 2,
+            "width": 32,
+            "activation": "silu",
             "features": "6x",
             "products": 6,
-            "blocks": 3,
+            "blocks": 6,
             "shells": 2,
             "readout_shells": 2,
             "channels": [32, 8, 4],
             "nonlinearity": "smooth",
             "squares": True,
-            "learning_rate": 2e-2,
+            "learning_rate": 5e-3,
         },
-        "accurate": {
-            "features": "12x",
-            "products": 12,
-            "blocks": 4,
-            "learning_rate": 1e-2,
-        },
+        "accurate": {"width": 64, "blocks": 8, "learning_rate": 3e-3},
+        "products": {"body": "products", "blocks": 3, "learning_rate": 2e-2},
         "e_fnn": _PUBLISHED,
         "paper": _PUBLISHED,
     }
@@ -212,6 +222,8 @@ class LatticeENN(ZooModel):
         body: str | None = None,
         output: str | None = None,
         embedding_shells: int | None = None,
+        width: int | None = None,
+        activation: str | None = None,
         features: str | None = None,
         products: int | None = None,
         blocks: int | None = None,
@@ -229,6 +241,8 @@ class LatticeENN(ZooModel):
                 "body": body,
                 "output": output,
                 "embedding_shells": embedding_shells,
+                "width": width,
+                "activation": activation,
                 "features": features,
                 "products": products,
                 "blocks": blocks,
@@ -262,6 +276,7 @@ class LatticeENN(ZooModel):
             ("embedding_shells", 0),
             ("shells", 0),
             ("readout_shells", 0),
+            ("width", 1),
             ("products", 1),
             ("blocks", 1),
         ):
@@ -276,6 +291,20 @@ class LatticeENN(ZooModel):
             return ExpandedNetwork(task.inputs, outputs, task.family, options)
         # Parities are part of the features, so the mean over the flips need not be taken.
         self.built_in_flips = frozenset(task.flips)
+        if options["body"] == "regular":
+            order = self._family.site_group.order
+            return RegularNetwork(
+                task.inputs,
+                outputs,
+                task.family,
+                task.flips,
+                functions=max(1, round(options["width"] / order)),
+                blocks=options["blocks"],
+                embedding_shells=options["embedding_shells"],
+                shells=options["shells"],
+                readout_shells=options["readout_shells"],
+                nonlinearity=options["activation"],
+            )
         features = Features(task.family, options["features"])
         for field in outputs:
             missing = unreachable(
@@ -340,7 +369,7 @@ class LatticeENN(ZooModel):
         """The largest neighbourhood of all maps."""
         options = self.options
         counts = [options["embedding_shells"]]
-        if options["body"] == "blocks":
+        if options["body"] != "e_fnn":
             counts += [options["shells"], options["readout_shells"]]
         return self._family.shells(count=max(counts))
 
@@ -348,5 +377,5 @@ class LatticeENN(ZooModel):
     def receptive_radius(self) -> float:
         """What all maps together see, twice that for the derivative of an energy."""
         network = self.network
-        assert isinstance(network, BlockNetwork | ExpandedNetwork)
+        assert isinstance(network, RegularNetwork | BlockNetwork | ExpandedNetwork)
         return network.radius * (2 if self.options["output"] == "energy" else 1)

@@ -12,8 +12,9 @@ from latticezoo.zoo.layers.e_fnn import ExpandedLayer
 from latticezoo.zoo.layers.irrep_fields import NeighbourhoodIrreps
 from latticezoo.zoo.testing import Case, ZooModelTests, random_fields, scalar_task, vector_task
 
-TINY = {"features": "2x", "products": 2, "blocks": 1, "shells": 1, "embedding_shells": 1}
-TINY |= {"readout_shells": 1}
+SHELLS = {"blocks": 1, "shells": 1, "embedding_shells": 1, "readout_shells": 1}
+TINY = {"width": 8, **SHELLS}
+PRODUCTS = {"body": "products", "features": "2x", "products": 2, **SHELLS}
 ENERGY = {**TINY, "output": "energy"}
 E_FNN = {"preset": "e_fnn", "embedding_shells": 2, "channels": [6, 4]}
 
@@ -46,18 +47,31 @@ class TestLatticeENN(ZooModelTests):
         Case(scalar_task("square", odd=True), (square(4), square(3, 5)), TINY),
         Case(jahn_teller(), (square(4), square(3, 5)), TINY),
         Case(vector_task("square"), (square(3), square(3, 4)), ENERGY),
-        Case(scalar_task("chain", odd=True), (chain(5),), {**ENERGY, "products": 4}),
+        Case(scalar_task("chain", odd=True), (chain(5),), ENERGY),
         Case(doublet("triangular", "E2"), (triangular(3), triangular(3, 4)), TINY),
         Case(vector_task("triangular"), (triangular(3),), TINY),
         Case(vector_task("honeycomb"), (honeycomb(3), honeycomb(3, 4)), TINY),
         Case(doublet("honeycomb", "E"), (honeycomb(2),), TINY),
-        Case(vector_task("diamond"), (diamond(1),), ENERGY),
+        Case(vector_task("diamond"), (diamond(1),), {**ENERGY, "width": 48}),
         Case(scalar_task("diamond"), (diamond(1),), TINY),
     )
     unsuitable = (
         Task("spins", (Field("S", internal="1x1e"),), (Field("h"),), "square", internal="SO3"),
         Task("links", (Field("Q"),), (Field("b", support="link"),), "square"),
         Task("complex", (Field("Q", conjugated=("c",)),), (Field("h"),), "square", ("c",)),
+    )
+    too_small = (square(2),)
+
+
+class TestProducts(ZooModelTests):
+    model = "lattice_enn"
+    cases = (
+        Case(scalar_task("square", odd=True), (square(4), square(3, 5)), PRODUCTS),
+        Case(jahn_teller(), (square(4), square(3, 5)), PRODUCTS),
+        Case(scalar_task("chain", odd=True), (chain(5),), {**PRODUCTS, "products": 4}),
+        Case(doublet("triangular", "E2"), (triangular(3), triangular(3, 4)), PRODUCTS),
+        Case(vector_task("honeycomb"), (honeycomb(3),), {**PRODUCTS, "output": "energy"}),
+        Case(vector_task("diamond"), (diamond(1),), PRODUCTS),
     )
     too_small = (square(2),)
 
@@ -191,7 +205,7 @@ def test_neighbourhood_irreps_keep_the_length(lattice):
 # ---- the general network -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("preset", ["compact", "accurate", "e_fnn"])
+@pytest.mark.parametrize("preset", ["compact", "accurate", "products", "e_fnn"])
 @pytest.mark.parametrize("task", [scalar_task("square", odd=True), jahn_teller()], ids=str)
 def test_presets_build_and_run(preset, task):
     network = create_model("lattice_enn", task, preset=preset).eval()
@@ -236,7 +250,7 @@ def test_training_follows_evaluation_in_inference_mode():
 
 def test_uneven_features():
     task = jahn_teller()
-    options = {**TINY, "features": "5xA1+2xB1+3xE"}
+    options = {**PRODUCTS, "features": "5xA1+2xB1+3xE"}
     network = create_model("lattice_enn", task, **options).double()
     from latticezoo.symmetry.testing import assert_equivariant
 
@@ -246,15 +260,17 @@ def test_uneven_features():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"body": "block"}, "did you mean blocks"),
+        ({"body": "product"}, "did you mean products"),
         ({"output": "forces"}, "unknown output 'forces'"),
         ({"preset": "e_fnn", "nonlinearity": "relu"}, "unknown nonlinearity 'relu'"),
         ({"blocks": -1}, "blocks must be 1 or more, not -1"),
+        ({"width": 0}, "width must be 1 or more, not 0"),
+        ({"activation": "step"}, "unknown activation 'step'"),
         ({"products": 0}, "products must be 1 or more, not 0"),
         ({"channels": [4, 0]}, "channels must be positive"),
-        ({"features": "4xA1+2xF"}, "unknown irrep of D4 'F'"),
+        ({**PRODUCTS, "features": "4xA1+2xF"}, "unknown irrep of D4 'F'"),
         (
-            {"features": "4xA1", "readout_shells": 0},
+            {**PRODUCTS, "features": "4xA1", "readout_shells": 0},
             "no equivariant map leads from features '4xA1'",
         ),
     ],

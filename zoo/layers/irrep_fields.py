@@ -46,7 +46,7 @@ def check_site_field(model: ZooModel, field: Field) -> None:
     )
 
 
-class _Group(nn.Module):
+class FieldGroup(nn.Module):
     """Fields of one parity side by side."""
 
     def __init__(self, family: str, fields: Sequence[Field]) -> None:
@@ -69,9 +69,14 @@ class _Group(nn.Module):
         return dict(zip(self.names, parts, strict=True))
 
 
-def _by_parity(family: str, fields: Sequence[Field], flips: Sequence[str]) -> dict[int, _Group]:
+def fields_by_parity(
+    family: str, fields: Sequence[Field], flips: Sequence[str]
+) -> dict[int, FieldGroup]:
+    """Site fields by the symmetries under which they are odd; bit k stands for flip k."""
     parities = sorted({parity_of(field, flips) for field in fields})
-    return {p: _Group(family, [f for f in fields if parity_of(f, flips) == p]) for p in parities}
+    return {
+        p: FieldGroup(family, [f for f in fields if parity_of(f, flips) == p]) for p in parities
+    }
 
 
 class Embedding(nn.Module):
@@ -92,7 +97,7 @@ class Embedding(nn.Module):
     ) -> None:
         super().__init__()
         self.parities = 2 ** len(flips)
-        self._groups = _by_parity(features.family, fields, flips)
+        self._groups = fields_by_parity(features.family, fields, flips)
         self.maps = nn.ModuleDict()
         for parity, group in self._groups.items():
             layout = field_layout(features.family, group.spec)
@@ -146,7 +151,7 @@ class Readout(nn.Module):
         self, features: Features, fields: Sequence[Field], flips: Sequence[str], shells: int
     ) -> None:
         super().__init__()
-        self._groups = _by_parity(features.family, fields, flips)
+        self._groups = fields_by_parity(features.family, fields, flips)
         self.parities = tuple(self._groups)
         self.maps = nn.ModuleDict()
         for parity, group in self._groups.items():
@@ -194,7 +199,7 @@ class NeighbourhoodIrreps(ExactBuffers):
 
     def __init__(self, family: str, fields: Sequence[Field], shells: int) -> None:
         super().__init__()
-        self.group = _Group(family, fields)
+        self.group = FieldGroup(family, fields)
         found = projection(family, shells, self.group.spec)
         self.shells: tuple[Shell, ...] = found.shells
         self.copies = found.multiplicities
@@ -244,7 +249,7 @@ class IrrepsToFields(ExactBuffers):
 
     def __init__(self, family: str, fields: Sequence[Field]) -> None:
         super().__init__()
-        self.group = _Group(family, fields)
+        self.group = FieldGroup(family, fields)
         group = family_lattice(family).site_group
         self.copies = group.decompose(self.group.spec)
         self.register_constant("_matrix", _assembly(group, self.group.spec, self.copies))

@@ -1,0 +1,347 @@
+r"""Networks whose features are functions on the site group (the regular representation).
+
+A function f(g) on a finite group holds every irrep as often as its dimension, so these features are
+a direct sum of all irreps in another basis, one number for every group element. In that basis every
+pointwise nonlinearity is equivariant, since the group only permutes the numbers, and an equivariant
+stencil is a convolution over the group, whose filter is a mere look-up in the free weights
+(T. Cohen and M. Welling, arXiv:1602.07576; M. Weiler and G. Cesa, arXiv:1911.08251).
+
+With ρ the representation of a field v, and k the offsets of a neighbourhood:
+
+.. math::
+    \text{lift:}\quad & f_c(g)_i = \sum_{k} w_{ck} \cdot \rho(g)^{-1} v_{i + g k} \\
+    \text{convolution:}\quad & f'_c(g)_i = \sum_{b,h,k} w_{cb}(h, k)\, f_b(g h)_{i + g k} \\
+    \text{projection:}\quad & v'_i = \sum_{c,g,k} \rho(g)\, w_{ck}\, f_c(g)_{i + g k}
+
+Two-element symmetries of a task are carried as parities, as in
+:mod:`~latticezoo.zoo.layers.irreps`: linear maps keep them, and the nonlinearity acts on the sums
+and differences of the parts, which the symmetry exchanges.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from latticezoo.symmetry.fields import Field
+from latticezoo.symmetry.lattices import Lattice
+from latticezoo.symmetry.neighbourhoods import ExactBuffers, family_lattice, offset_permutations
+from latticezoo.zoo.layers.activations import activation
+from latticezoo.zoo.layers.irrep_fields import FieldGroup, fields_by_parity
+from latticezoo.zoo.layers.neighbourhood_product import NeighbourhoodProduct
+
+#: Initial steepnesses of the saturating copies of an input, in units of its inverse scale: from
+#: nearly linear over the whole range to one that tells the two sides of zero apart.
+STEEPNESSES = (0.3, 0.8, 2.0, 5.0, 12.0)
+
+
+class GroupConvolution(nn.Module):
+    """Equivariant linear map between functions on the site group, one for each parity.
+
+    Args:
+        family: Lattice family.
+        into: Number of functions that go in, for each parity.
+        out: Number that comes out.
+        shells: Number of shells around the site.
+        parities: Number of parities.
+        gain: Size of the initial weights: independent inputs of unit variance give outputs of this
+            standard deviation.
+
+    Shapes:
+        - input ``[batch, parities · into · order, sites]``
+        - output ``[batch, parities · out · order, sites]``
+    """
+
+    def __init__(
+        self, family: str, into: int, out: int, shells: int, parities: int, gain: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.product = NeighbourhoodProduct(family, shells, parities)
+        group, width = family_lattice(family).site_group, self.product.width
+        self.parities, self.into, self.out, self.order = parities, into, out, group.order
+        turned = offset_permutations(group, self.product.shells)[group.inverse]
+        # Row (g, h', k') of the filter is the weight at h = g⁻¹h' and k = g⁻¹k'.
+        relative = group.product_table[group.inverse]
+        index = relative[:, :, None] * width + turned[:, None, :]
+        self.register_buffer("_index", torch.tensor(index.reshape(-1)), persistent=False)
+        fan_in = into * group.order * width
+        self.weight = _weights(parities, out, into, group.order * width, fan_in=fan_in, gain=gain)
+
+    def filter(self) -> Tensor:
+        """The dense filter ``[parities, out · order, into · order, offsets]``."""
+        found = self.weight.flatten(0, 2).index_select(1, self.get_buffer("_index"))
+        split = found.view(self.parities, self.out, self.into, self.order, self.order, -1)
+        return split.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+
+    def forward(self, values: Tensor, lattice: Lattice) -> Tensor:
+        """Apply the map; shapes as above."""
+        return self.product(values, self.filter, [self.weight], lattice)
+
+
+class _FieldMap(ExactBuffers):
+    """What lift and projection share: weights for one representation, and its matrices."""
+
+    def __init__(
+        self, family: str, spec: str, copies: int, functions: int, shells: int, fan_in: int
+    ) -> None:
+        super().__init__()
+        self.product = NeighbourhoodProduct(family, shells)
+        group, width = family_lattice(family).site_group, self.product.width
+        self.functions, self.copies, self.order = functions, copies, group.order
+        representation = group.representation(spec)
+        self.dim = representation.dim
+        turned = offset_permutations(group, self.product.shells)[group.inverse]
+        self.register_buffer("_index", torch.tensor(turned.reshape(-1)), persistent=False)
+        self.register_constant("_matrices", representation.matrices)
+        self.weight = _weights(functions, copies, self.dim, width, fan_in=fan_in * width)
+
+    def turned(self) -> Tensor:
+        """ρ(g) w at the offset g⁻¹k, ``[functions, copies, order, dim, offsets]``."""
+        found = self.weight.index_select(3, self.get_buffer("_index"))
+        split = found.unflatten(3, (self.order, -1))  # [functions, copies, dim, order, K]
+        return torch.einsum("gab,fcbgk->fcgak", self._matrices, split)
+
+
+class Lift(_FieldMap):
+    """Equivariant linear map from fields of one parity to functions on the site group.
+
+    Args:
+        family: Lattice family.
+        spec: Representation of the fields side by side.
+        copies: Number of copies of them.
+        functions: Number of functions.
+        shells: Number of shells around the site.
+
+    Shapes:
+        - input ``[batch, copies · dim, sites]``
+        - output ``[batch, functions · order, sites]``
+    """
+
+    def __init__(self, family: str, spec: str, copies: int, functions: int, shells: int) -> None:
+        dim = family_lattice(family).site_group.representation(spec).dim
+        super().__init__(family, spec, copies, functions, shells, copies * dim)
+
+    def filter(self) -> Tensor:
+        """The dense filter ``[1, functions · order, copies · dim, offsets]``."""
+        return self.turned().transpose(1, 2).flatten(2, 3).flatten(0, 1)[None]
+
+    def forward(self, values: Tensor, lattice: Lattice) -> Tensor:
+        """Apply the map; shapes as above."""
+        return self.product(values, self.filter, [self.weight], lattice)
+
+
+class Projection(_FieldMap):
+    """Equivariant linear map from functions on the site group to fields of one parity.
+
+    Args:
+        family: Lattice family.
+        spec: Representation of the fields side by side.
+        functions: Number of functions.
+        shells: Number of shells around the site.
+
+    Shapes:
+        - input ``[batch, functions · order, sites]``
+        - output ``[batch, dim, sites]``
+    """
+
+    def __init__(self, family: str, spec: str, functions: int, shells: int) -> None:
+        order = family_lattice(family).site_group.order
+        dim = family_lattice(family).site_group.representation(spec).dim
+        super().__init__(family, spec, 1, functions, shells, functions * order * dim)
+
+    def filter(self) -> Tensor:
+        """The dense filter ``[1, dim, functions · order, offsets]``."""
+        return self.turned()[:, 0].permute(2, 0, 1, 3).flatten(1, 2)[None]
+
+    def forward(self, values: Tensor, lattice: Lattice) -> Tensor:
+        """Apply the map; shapes as above."""
+        return self.product(values, self.filter, [self.weight], lattice)
+
+
+class GroupActivation(nn.Module):
+    """Pointwise nonlinearity on functions of the site group and the two-element symmetries.
+
+    The parts of all parities are first turned into values at the elements of the two-element
+    symmetries (sums and differences), where those symmetries only permute.
+
+    Args:
+        functions: Number of functions, for each parity.
+        order: Order of the site group.
+        parities: Number of parities.
+        name: Nonlinearity: silu, relu, gelu, softplus or tanh.
+
+    Shapes:
+        - input and output ``[batch, parities · functions · order, sites]``
+    """
+
+    def __init__(self, functions: int, order: int, parities: int, name: str) -> None:
+        super().__init__()
+        self.order, self.parities = order, parities
+        self.apply_to, self.overwrite = activation(name), activation(name, in_place=True)
+        self.bias = nn.Parameter(torch.zeros(functions))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Apply the nonlinearity."""
+        function = self.apply_to if torch.is_grad_enabled() else self.overwrite
+        bias = self.bias.repeat_interleave(self.order)[:, None]
+        parts = list(values.chunk(self.parities, dim=1))
+        # A constant is even under every symmetry.
+        parts[0] = parts[0] + bias
+        found = [function(part) for part in _sums(parts)]
+        if self.parities == 1:
+            return found[0]
+        return torch.cat(_sums(found), dim=1).div_(self.parities)
+
+
+class RegularNetwork(nn.Module):
+    r"""Fields to fields through functions on the site group, every parity carried along.
+
+    .. math::
+        x^{(0)} = \mathrm{lift}(v), \qquad
+        x^{(l+1)} = x^{(l)} + C_l\, \phi(x^{(l)} + b_l), \qquad
+        v' = \mathrm{project}(\phi(x^{(L)} + b_L))
+
+    The lift sees, beside each input v, saturating copies :math:`s v / \sqrt{1 + s^2 v^2}` with
+    several learned steepnesses s: where electrons follow the sign of a large field, polynomials and
+    single kinks have to be stacked many layers deep to make a step.
+
+    Args:
+        inputs: Site fields.
+        outputs: Site fields.
+        family: Lattice family.
+        flips: Names of the two-element symmetries.
+        functions: Number of functions, for each parity.
+        blocks: Number of group convolutions.
+        embedding_shells: Shells around a site that the lift sees.
+        shells: Shells that a convolution sees.
+        readout_shells: Shells that the projection sees.
+        nonlinearity: Name of φ.
+    """
+
+    def __init__(
+        self,
+        inputs: tuple[Field, ...],
+        outputs: tuple[Field, ...],
+        family: str,
+        flips: Sequence[str],
+        *,
+        functions: int,
+        blocks: int,
+        embedding_shells: int,
+        shells: int,
+        readout_shells: int,
+        nonlinearity: str,
+    ) -> None:
+        super().__init__()
+        self.order, self.parities = family_lattice(family).site_group.order, 2 ** len(flips)
+        self.functions = functions
+        self._inputs = fields_by_parity(family, inputs, flips)
+        self._outputs = fields_by_parity(family, outputs, flips)
+        self.saturation = Saturation()
+        copies = 1 + len(STEEPNESSES)
+        self.lifts = nn.ModuleDict(
+            {
+                str(parity): Lift(family, group.spec, copies, functions, embedding_shells)
+                for parity, group in self._inputs.items()
+            }
+        )
+        self.convolutions = nn.ModuleList(
+            GroupConvolution(family, functions, functions, shells, self.parities)
+            for _ in range(blocks)
+        )
+        self.activations = nn.ModuleList(
+            GroupActivation(functions, self.order, self.parities, nonlinearity)
+            for _ in range(blocks + 1)
+        )
+        self.projections = nn.ModuleDict(
+            {
+                str(parity): Projection(family, group.spec, functions, readout_shells)
+                for parity, group in self._outputs.items()
+            }
+        )
+
+    @property
+    def radius(self) -> float:
+        """Distance in bond lengths beyond which nothing is seen."""
+        maps = [next(iter(self.lifts.values())), *self.convolutions]
+        maps.append(next(iter(self.projections.values())))
+        return float(sum(m.product.radius for m in maps))  # type: ignore[union-attr, misc]
+
+    def forward(self, fields: Mapping[str, Tensor], lattice: Lattice) -> dict[str, Tensor]:
+        """Outputs by name, ``[batch, sites, C]``."""
+        values = self._lifted(fields, lattice)
+        for convolution, act in zip(self.convolutions, self.activations, strict=False):
+            values = values + convolution(act(values), lattice)
+        parts = self.activations[-1](values).chunk(self.parities, dim=1)
+        result: dict[str, Tensor] = {}
+        for parity, group in self._outputs.items():
+            found = self.projections[str(parity)](parts[parity], lattice)
+            result |= group.split(found.transpose(1, 2), lattice)
+        return result
+
+    def _lifted(self, fields: Mapping[str, Tensor], lattice: Lattice) -> Tensor:
+        reference = next(iter(fields.values()))
+        shape = reference.shape[0], self.functions * self.order, reference.shape[1]
+        parts = []
+        for parity in range(self.parities):
+            if parity in self._inputs:
+                group = self._inputs[parity]
+                copies = self.saturation(group.join(fields, lattice), group)
+                parts.append(self.lifts[str(parity)](copies.transpose(1, 2), lattice))
+            else:
+                parts.append(reference.new_zeros(shape))
+        return torch.cat(parts, dim=1)
+
+
+class Saturation(nn.Module):
+    r"""Copies of a field, as it is and saturating: :math:`s v / \sqrt{1 + s^2 |v|^2}`.
+
+    The length is that of each copy of each irrep, so that the map is equivariant and odd. It is
+    smooth everywhere.
+
+    Shapes:
+        - input ``[batch, sites, C]``
+        - output ``[batch, sites, copies · C]``
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_steepness = nn.Parameter(torch.tensor(STEEPNESSES).log())
+
+    def forward(self, values: Tensor, group: FieldGroup) -> Tensor:
+        """All copies side by side."""
+        squares = values.square()
+        if any(dim > 1 for _, _, dim in group.blocks):
+            parts = squares.split([n * dim for n, _, dim in group.blocks], dim=-1)
+            dims = [dim for _, _, dim in group.blocks]
+            squares = torch.cat([_lengths(*pair) for pair in zip(parts, dims, strict=True)], dim=-1)
+        steep = self.log_steepness.exp()[:, None]
+        scaled = steep * torch.rsqrt(1 + steep.square() * squares[..., None, :])
+        copies = values[..., None, :] * scaled
+        return torch.cat([values[..., None, :], copies], dim=-2).flatten(-2)
+
+
+def _lengths(squares: Tensor, dim: int) -> Tensor:
+    """Square length of each vector of ``dim`` components, repeated for each of them."""
+    vectors = squares.unflatten(-1, (-1, dim))
+    return vectors.sum(-1, keepdim=True).expand_as(vectors).flatten(-2)
+
+
+def _sums(parts: Sequence[Tensor]) -> list[Tensor]:
+    """Sums of parts with all characters of the two-element symmetries (a Hadamard transform)."""
+    found, step = list(parts), 1
+    while step < len(found):
+        for first in range(len(found)):
+            if not first & step:
+                a, b = found[first], found[first + step]
+                found[first], found[first + step] = a + b, a - b
+        step *= 2
+    return found
+
+
+def _weights(*shape: int, fan_in: int, gain: float = 1.0) -> nn.Parameter:
+    size = gain / math.sqrt(fan_in)
+    return nn.Parameter(torch.randn(shape, dtype=torch.get_default_dtype()) * size)
