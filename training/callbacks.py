@@ -1,4 +1,4 @@
-"""What a training run needs beside the network: checkpoints that survive a kill, clock, progress.
+"""What a training run needs beside the network: checkpoints that survive a kill, and a clock.
 
 Resuming is exact on one device: :class:`RunCheckpoint` saves after every epoch, with the states of
 all random number generators, and the data order depends on (seed, epoch) alone. A run killed in the
@@ -14,7 +14,6 @@ import math
 import os
 import random
 import shutil
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ import numpy as np
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Callback, Checkpoint, ProgressBar
+from pytorch_lightning.callbacks import Callback, Checkpoint
 
 from latticezoo.simulate.files import atomic_write
 from latticezoo.training.runs import RunFolder
@@ -124,6 +123,8 @@ class Budget(Callback):
         schedule = getattr(pl_module, "options", {}).get("schedule")
         endless = not math.isfinite(trainer.estimated_stepping_batches)
         self._lowers = schedule == "cosine" and endless
+        if self.clock.now >= self.budget:  # killed between its last step and its end
+            trainer.should_stop = True
 
     def _set_learning_rate(self, trainer: Trainer) -> None:
         if not self._lowers:
@@ -164,6 +165,7 @@ class RunCheckpoint(Checkpoint):
     Args:
         folder: Where; None keeps only the history in memory.
         clock: The run's stopwatch.
+        patience: Training ends after this many epochs without a new lowest value; None for never.
         monitor: Metric whose lowest value marks the best epoch.
 
     Attributes:
@@ -172,14 +174,32 @@ class RunCheckpoint(Checkpoint):
         best_epoch: Its epoch.
     """
 
-    def __init__(self, folder: RunFolder | None, clock: Stopwatch, monitor: str = MONITOR) -> None:
+    def __init__(
+        self,
+        folder: RunFolder | None,
+        clock: Stopwatch,
+        patience: int | None = None,
+        monitor: str = MONITOR,
+    ) -> None:
         self.folder = folder
         self.clock = clock
+        self.patience = patience
         self.monitor = monitor
         self.history: list[dict[str, float]] = []
         self.best_score = math.inf
         self.best_epoch = -1
         self._generators: dict[str, Any] | None = None
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether the last best epoch is too long ago."""
+        if self.patience is None or not self.history:
+            return False
+        return self.history[-1]["epoch"] - self.best_epoch >= self.patience
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """End a resumed run at once that had been about to end when it was killed."""
+        trainer.should_stop = trainer.should_stop or self.out_of_patience
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -216,6 +236,7 @@ class RunCheckpoint(Checkpoint):
             self.best_score, self.best_epoch = score, trainer.current_epoch
         if self.folder is not None:
             self._save(trainer, self.folder, improved)
+        trainer.should_stop = trainer.should_stop or self.out_of_patience
 
     def _save(self, trainer: Trainer, folder: RunFolder, improved: bool) -> None:
         # Best before last: killed in between, the run repeats this epoch and arrives at the same.
@@ -251,94 +272,6 @@ class RunCheckpoint(Checkpoint):
         self.best_score = state_dict["best_score"]
         self.best_epoch = state_dict["best_epoch"]
         self._generators = state_dict["generators"]
-
-
-class TrainingProgress(ProgressBar):
-    """One bar over the whole training on a terminal; a line at every tenth of it elsewhere.
-
-    Args:
-        label: What is trained.
-        clock: The run's stopwatch.
-        budget: Seconds of training, when the run is bounded by time.
-        monitor: Metric shown beside the bar.
-    """
-
-    def __init__(
-        self,
-        label: str,
-        clock: Stopwatch,
-        budget: float | None = None,
-        monitor: str = MONITOR,
-    ) -> None:
-        super().__init__()
-        self.label = label
-        self.clock = clock
-        self.budget = budget
-        self.monitor = monitor
-        self._enabled = True
-        self._bar: Any = None
-        self._shown = -1
-
-    def disable(self) -> None:
-        """Show nothing."""
-        self._enabled = False
-
-    def enable(self) -> None:
-        """Show again."""
-        self._enabled = True
-
-    def _fraction(self, trainer: Trainer) -> float:
-        if self.budget:
-            return min(self.clock.now / self.budget, 1.0)
-        steps = trainer.estimated_stepping_batches
-        return min(trainer.global_step / steps, 1.0) if math.isfinite(steps) and steps else 0.0
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open the bar."""
-        fraction = self._fraction(trainer)
-        self._shown = int(10 * fraction)
-        if self._enabled and sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self._bar = tqdm(
-                total=100,
-                initial=round(100 * fraction, 1),
-                desc=self.label,
-                bar_format="{l_bar}{bar}| {elapsed} < {remaining}{postfix}",
-                leave=True,
-            )
-
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Move the bar."""
-        if self._bar is not None:
-            self._bar.update(max(0.0, round(100 * self._fraction(trainer), 1) - self._bar.n))
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show the latest validation error."""
-        value = trainer.callback_metrics.get(self.monitor)
-        note = f"epoch {trainer.current_epoch + 1}" + (
-            f", {self.monitor} {float(value):.4g}" if value is not None else ""
-        )
-        if self._bar is not None:
-            self._bar.set_postfix_str(note)
-            return
-        tenth = int(10 * self._fraction(trainer))
-        if self._enabled and tenth > self._shown:
-            self._shown = tenth
-            print(f"{self.label}: {10 * tenth} %, {note}", file=sys.stderr, flush=True)
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Close the bar, after an interruption too."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
 
 
 def describe_data(data: Any) -> dict[str, Any]:

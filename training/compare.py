@@ -7,9 +7,13 @@ have dots:
   latticezoo compare --data holstein --models descriptor_mlp,gcn --budget 180
   latticezoo compare --data holstein --data.lattice 16 --models gcn --gcn.width 64 --epochs 50
 
-The budget is training time, validation left out. Held-out errors are those of the test split, in
-physical units, separately for states along trajectories and for random states. The same command
-goes on after a kill: members that are finished are not trained again.
+The budget is training time, validation left out. An ensemble (--gcn.ensemble 4) has the same budget
+as any other member, for all its networks together. Several of these commands with other --models
+may run into the same --out at the same time; one with all --models then only measures.
+
+Held-out errors are those of the test split, in physical units, separately for states along
+trajectories and for random states. The same command goes on after a kill: members that are finished
+are not trained again.
 """
 
 from __future__ import annotations
@@ -43,6 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"training time of each member (default {DEFAULT_BUDGET:g})",
     )
     add("--epochs", type=int, metavar="N", help="passes over the data, instead of --budget")
+    add(
+        "--patience",
+        type=int,
+        metavar="N",
+        help="end a training after N epochs without a lower validation error",
+    )
     add("--seed", type=int, default=0, help="of weights and order of the data (default 0)")
     add("--transfer", metavar="L", help="also measure on exact states of another lattice size")
     add("--no-baselines", action="store_true", help="leave out training mean and linear ridge")
@@ -72,6 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
             model_options={name: given for name, given in options.items() if given},
             budget=arguments.budget,
             epochs=arguments.epochs,
+            patience=arguments.patience,
             seed=arguments.seed,
             accelerator=arguments.accelerator,
         )
@@ -96,6 +107,7 @@ class Comparison:
         seed: Of the weights and of what is drawn in training.
         budget: Training time of each member, s, or None.
         epochs: Passes over the training split instead, or None.
+        patience: Epochs without improvement after which a training ends, or None.
         accelerator: As Lightning's.
     """
 
@@ -105,6 +117,7 @@ class Comparison:
     seed: int
     budget: float | None
     epochs: int | None
+    patience: int | None
     accelerator: str
 
     @classmethod
@@ -117,6 +130,7 @@ class Comparison:
         model_options: Mapping[str, Mapping[str, Any]] | None = None,
         budget: float | None = None,
         epochs: int | None = None,
+        patience: int | None = None,
         seed: int = 0,
         accelerator: str = "auto",
     ) -> Comparison:
@@ -129,6 +143,7 @@ class Comparison:
             model_options: Options of networks by registered name.
             budget: Training time of each member, s; 180 unless ``epochs`` is given.
             epochs: Passes over the training split instead.
+            patience: Epochs without improvement after which a training ends.
             seed: Of the weights and of what is drawn in training.
             accelerator: As Lightning's.
 
@@ -137,7 +152,7 @@ class Comparison:
                 task.
         """
         from latticezoo.training.names import data_record, open_data
-        from latticezoo.training.train import check_budget
+        from latticezoo.training.train import check_budget, check_patience
 
         if not names:
             raise InputError("no network to compare; give --models with at least one name.")
@@ -151,6 +166,7 @@ class Comparison:
         if budget is None and epochs is None:
             budget = DEFAULT_BUDGET
         data = open_data(data_name, data_options or {})
+        check_patience(patience, data)
         members = tuple(Member.plan(name, data, model_options or {}, seed) for name in names)
         settings = {
             "data": data_record(data),
@@ -158,9 +174,10 @@ class Comparison:
             "options": {name: dict(given) for name, given in (model_options or {}).items()},
             "budget_seconds": budget,
             "epochs": epochs,
+            **({} if patience is None else {"patience": patience}),
             "seed": seed,
         }
-        return cls(data, members, settings, seed, budget, epochs, accelerator)
+        return cls(data, members, settings, seed, budget, epochs, patience, accelerator)
 
     def run(
         self, out: Path, *, transfer: str | None = None, with_baselines: bool = True
@@ -191,6 +208,7 @@ class Comparison:
                 seed=self.seed,
                 max_epochs=self.epochs,
                 budget=self.budget,
+                patience=self.patience,
                 accelerator=self.accelerator,
             )
             results.add(member.label, network, record, folder)
@@ -272,6 +290,7 @@ class Member:
         seed: int,
         max_epochs: int | None,
         budget: float | None,
+        patience: int | None,
         accelerator: str,
     ) -> tuple[ZooModel, dict[str, Any]]:
         """The trained network in eval mode, and the record of its training."""
@@ -285,11 +304,19 @@ class Member:
             self.network,
             data,
             folder,
-            identity(self.network, data, seed=seed, max_epochs=max_epochs, budget=budget),
+            identity(
+                self.network,
+                data,
+                seed=seed,
+                max_epochs=max_epochs,
+                budget=budget,
+                patience=patience,
+            ),
             label=self.label,
             seed=seed,
             max_epochs=max_epochs,
             budget=budget,
+            patience=patience,
             accelerator=accelerator,
         )
         return ZooModel.load_from_checkpoint(folder.best).eval(), record

@@ -7,7 +7,6 @@ goes on with an unfinished run there, and leaves a finished one alone.
 from __future__ import annotations
 
 import json
-import re
 import sys
 import tempfile
 from pathlib import Path
@@ -20,15 +19,17 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from latticezoo.datasets.module import LatticeData
 from latticezoo.simulate.files import atomic_write
-from latticezoo.symmetry.errors import InputError, unknown
+from latticezoo.symmetry.errors import InputError
 from latticezoo.training.callbacks import AtomicCheckpointIO
 from latticezoo.training.names import data_record, read_config, resolve_arguments
+from latticezoo.training.parser_errors import readable
 from latticezoo.training.runs import RunFolder, fingerprint, is_helper, write_json
 from latticezoo.training.threads import suited_threads, work
 from latticezoo.training.train import (
     TRAINER_DEFAULTS,
     Session,
     check_fits,
+    check_patience,
     epochs,
     fast_determinism,
     plain_interrupts,
@@ -37,6 +38,7 @@ from latticezoo.training.train import (
 )
 from latticezoo.zoo.base import ZooModel
 from latticezoo.zoo.checkpoints import check_checkpoint, read_checkpoint
+from latticezoo.zoo.ensemble import Ensemble
 
 #: Trainer options that do not change the weights, so they do not tell runs apart.
 _COSMETIC = (
@@ -117,7 +119,20 @@ class LatticeCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the options beside Lightning's, and link the task."""
         parser.link_arguments("data.task", "model.init_args.task", apply_on="instantiate")
+        parser.add_argument(
+            "--ensemble",
+            type=int,
+            default=1,
+            help="Networks with different weights, trained together; their mean is the prediction "
+            "and their spread its uncertainty.",
+        )
         if self._building == "fit":
+            parser.add_argument(
+                "--patience",
+                type=int | None,
+                default=None,
+                help="End training after this many epochs without a lower validation error.",
+            )
             parser.add_argument(
                 "--out",
                 type=str | None,
@@ -128,8 +143,9 @@ class LatticeCLI(LightningCLI):
                 "--budget",
                 type=float | None,
                 default=None,
-                help="Training time in seconds instead of trainer.max_epochs: the learning rate "
-                "follows the clock (not reproducible bit for bit, as max_epochs is).",
+                help="Training time in seconds instead of trainer.max_epochs, of all members of an "
+                "ensemble together: the learning rate follows the clock (not reproducible bit for "
+                "bit, as max_epochs is).",
             )
         elif self._building == "predict":
             parser.add_argument(
@@ -156,10 +172,11 @@ class LatticeCLI(LightningCLI):
         seed_everything(seed, workers=True, verbose=False)
 
     def before_instantiate_classes(self) -> None:
-        """Decide the run folder, before anything expensive is built."""
+        """Decide precision and run folder, before anything expensive is built."""
+        config: Namespace = self.config[self.subcommand]
+        _share_precision(config)
         if self.subcommand != "fit":
             return
-        config: Namespace = self.config["fit"]
         config.trainer.max_epochs = epochs(config.trainer.max_epochs, config.budget)
         plain = json.loads(self.parser.dump(self.config, format="json", skip_unset=False))["fit"]
         trainer = {k: v for k, v in plain["trainer"].items() if k not in _COSMETIC}
@@ -169,6 +186,9 @@ class LatticeCLI(LightningCLI):
             "model": plain["model"],
             "data": plain["data"],
             "trainer": {k: v for k, v in trainer.items() if v is not None},
+            # What is not asked for leaves no trace, so that older runs keep their names.
+            **({} if plain["patience"] is None else {"patience": plain["patience"]}),
+            **({} if plain["ensemble"] == 1 else {"ensemble": plain["ensemble"]}),
         }
         self._plain = plain
         names = [plain[key]["class_path"].rsplit(".", 1)[1].lower() for key in ("model", "data")]
@@ -181,7 +201,13 @@ class LatticeCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Build data, network and trainer, and make sure that the network fits on the lattice."""
         super().instantiate_classes()
+        count = self._get(self.config, "ensemble")
+        if count != 1:
+            assert isinstance(self.model, ZooModel)
+            self.model = Ensemble.build({**self.model.config(), "ensemble": count})
         check_fits(self.model, self.datamodule)
+        if self.subcommand == "fit":
+            check_patience(self._get(self.config, "patience"), self.datamodule)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the run's callbacks, atomic checkpoints and TensorBoard."""
@@ -194,7 +220,8 @@ class LatticeCLI(LightningCLI):
             shown = sys.stderr.isatty() and given.get("enable_progress_bar") is not False
             return super().instantiate_trainer(logger=False, enable_progress_bar=shown, **kwargs)
         budget = self._get(self.config, "budget")
-        self.session = Session.open(self.folder, self.folder.path.name, budget)
+        patience = self._get(self.config, "patience")
+        self.session = Session.open(self.folder, self.folder.path.name, budget, patience)
         callbacks = given.get("callbacks") or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
         kwargs["callbacks"] = [*callbacks, *self.session.callbacks]
@@ -236,7 +263,8 @@ class LatticeCLI(LightningCLI):
                 check_checkpoint(model, read_checkpoint(ckpt_path))
             size = sum(p.numel() for p in model.parameters() if p.requires_grad)
             if not is_helper():
-                name = model.config()["model"]
+                count = self._get(self.config, "ensemble")
+                name = (f"ensemble of {count} " if count > 1 else "") + model.registry_name
                 print(f"{name}: {size:,} parameters, into {folder.path}", flush=True)
             kwargs["weights_only"] = True
             self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, **kwargs)
@@ -246,7 +274,8 @@ class LatticeCLI(LightningCLI):
         checkpoint = session.checkpoint
         print(
             f"best validation RMSE {checkpoint.best_score:.4g} in epoch "
-            f"{checkpoint.best_epoch + 1} of {len(checkpoint.history)}, "
+            f"{checkpoint.best_epoch + 1} of {len(checkpoint.history)}"
+            f"{' (no better one since)' if checkpoint.out_of_patience else ''}, "
             f"{session.clock.seconds:.0f} s of training"
         )
         written(folder.best, folder.last, folder.metrics, folder.config)
@@ -336,6 +365,22 @@ class LatticeCLI(LightningCLI):
         written(out)
 
 
+def _share_precision(config: Namespace) -> None:
+    """Make a float64 run of one in which either the trainer or the data say so.
+
+    Without it data in float32 would be rounded before they are used in float64, or the other way
+    round. A precision that is given beside ``dtype: float64`` stays what it is.
+    """
+    data = config.get("data")
+    options = data.get("init_args") if data is not None else None
+    if options is None or "dtype" not in options:
+        return
+    if str(config.trainer.precision) in ("64", "64-true"):
+        options.dtype = "float64"
+    elif config.trainer.precision is None and options.dtype == "float64":
+        config.trainer.precision = "64-true"
+
+
 def _from_run(command: str, arguments: list[str], scratch: Path) -> list[str]:
     """Put the options and the best checkpoint of a run for ``--run FOLDER``."""
     words, folder, has_checkpoint = [], None, False
@@ -353,84 +398,9 @@ def _from_run(command: str, arguments: list[str], scratch: Path) -> list[str]:
         raise InputError(f"{folder.path} is not the folder of a trained run.")
     stored = read_config(str(folder.config))
     trainer = {k: v for k, v in stored["trainer"].items() if k in ("accelerator", "precision")}
-    config = {key: stored[key] for key in ("seed_everything", "model", "data")}
+    kept = ("seed_everything", "model", "data", "ensemble")
+    config = {key: stored[key] for key in kept if key in stored}
     file = scratch / "run.json"
     file.write_text(json.dumps({**config, "trainer": trainer}))
     checkpoint = [] if has_checkpoint else [f"--ckpt_path={folder.best}"]
     return [f"--config={file}", *checkpoint, *words]
-
-
-def readable(command: str, message: str) -> str:
-    """Shorten an error of the argument parser to one sentence.
-
-    Args:
-        command: The command whose arguments were parsed.
-        message: What the parser says, on many lines.
-
-    Returns:
-        The sentence, with the nearest names where a name is unknown.
-    """
-    lines = [line.strip(" -") for line in message.splitlines() if line.strip()]
-    key = _last(r'Parser key "([\w.]+)"', message)
-    refused = _last(r"Option '([^']+)' is not accepted", message)
-    holder = _last(r"Problem with given class_path '([\w.]+)'", message)
-    if refused:
-        return str(unknown(f"option of {_short(holder) or command}", refused, _options(holder)))
-    wrong = re.findall(r"Expected an? (.+?)\. Got value: (.+)", message)
-    if wrong:
-        kind, value = wrong[0]
-        choices = re.fullmatch(r"typing\.Literal\[(.+)\]", kind)
-        kind = f"one of {choices[1]}" if choices else re.sub(r"<class '([\w.]+)'>", r"\1", kind)
-        owner = f" of {_short(holder)}" if holder and key else ""
-        return f"{key or 'an option'}{owner} is {value!r}, but it must be of the kind {kind}."
-    refused_value = _last(r"Given value: (.+)", message)
-    if key and refused_value:
-        kinds = dict.fromkeys(re.findall(r"Expected an? <class '([\w.]+)'>", message))
-        kinds.pop("NoneType", None)
-        wanted = f"it must be of the kind {' or '.join(kinds)}" if kinds else "it is not accepted"
-        return f"{key} is {refused_value!r}, but {wanted}; latticezoo {command} --help tells more."
-    missing = re.search(r"following arguments are required: ([\w.]+)", message)
-    if missing:
-        name = missing[1].removeprefix(f"{command}.")
-        example = {"model": " gcn", "data": " holstein"}.get(name, "")
-        return f"{command} needs --{name}{example}; latticezoo {command} --help tells more."
-    foreign = _last(r"does not accept option '([^']+)'", message)
-    if foreign:
-        known = ("model", "data", "trainer", "seed_everything", "out", "budget", "ckpt_path")
-        return str(unknown(f"option of {command}", foreign.split(".")[0], known))
-    unrecognized = _last(r"unrecognized arguments: (\S+)", message)
-    if unrecognized:
-        return f"unknown argument {unrecognized!r}; latticezoo {command} --help lists all."
-    import_error = _last(r"(?:Unexpected import error|No module named) (.+)", message)
-    if import_error:
-        return f"cannot import {import_error}; give a registered name or an import path."
-    text = " ".join(lines[:2] if key and len(lines) > 1 else lines[:1])
-    return f"{command}: {text.rstrip('.')}."
-
-
-def _last(pattern: str, text: str) -> str | None:
-    found = re.findall(pattern, text)
-    return found[-1] if found else None
-
-
-def _short(path: str | None) -> str | None:
-    return path.rsplit(".", 1)[1] if path and "." in path else path
-
-
-def _options(class_path: str | None) -> list[str]:
-    """Names of the options of a class, its bases included."""
-    import importlib
-    import inspect
-
-    if not class_path:
-        return ["model", "data", "trainer"]
-    module, _, name = class_path.rpartition(".")
-    cls = getattr(importlib.import_module(module), name)
-    names = {
-        parameter.name
-        for base in cls.__mro__
-        if "__init__" in vars(base) and base.__module__.startswith(module.split(".")[0])
-        for parameter in inspect.signature(base).parameters.values()
-        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-    }
-    return sorted(names - {"task"})

@@ -95,7 +95,8 @@ class RunFolder:
         """
         record = self.record()
         if record:
-            different = differences(record.get("identity", {}), _plain(identity))
+            new = _plain(identity)
+            different = differences(_with_later_options(record.get("identity", {}), new), new)
             if different:
                 raise InputError(
                     f"{self.path} holds a run with other options ({different}); "
@@ -135,6 +136,24 @@ class RunFolder:
             yield
 
 
+def _with_later_options(old: dict[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """An older identity with the training options that came into the library after it.
+
+    A run that was made before an option existed stays a run with the default of today.
+    """
+    from latticezoo.zoo.optimization import TRAINING_DEFAULTS
+
+    network = old.get("network")
+    if not isinstance(network, dict) or "options" not in network or "network" not in new:
+        return old
+    later = {
+        name: value
+        for name, value in new["network"]["options"].items()
+        if name not in network["options"] and TRAINING_DEFAULTS.get(name) == value
+    }
+    return {**old, "network": {**network, "options": {**network["options"], **later}}}
+
+
 def is_helper() -> bool:
     """Whether this is a further process that Lightning started for a run on several devices."""
     return int(os.environ.get("LOCAL_RANK", "0")) > 0 or int(os.environ.get("NODE_RANK", "0")) > 0
@@ -147,9 +166,11 @@ def identity(
     seed: int,
     max_epochs: int | None,
     budget: float | None,
+    patience: int | None = None,
 ) -> dict[str, Any]:
     """The options that decide the result of training a network on data, plain values."""
     return {
+        **({} if patience is None else {"patience": patience}),
         "network": network.config(),
         "data": {"class": type(data).__name__, **data.hparams},
         "seed": seed,

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.utils.deterministic
@@ -28,9 +28,9 @@ from latticezoo.training.callbacks import (
     Budget,
     RunCheckpoint,
     Stopwatch,
-    TrainingProgress,
 )
 from latticezoo.training.names import data_record
+from latticezoo.training.progress import TrainingProgress
 from latticezoo.training.runs import RunFolder, hardware
 from latticezoo.training.threads import suited_threads, work
 from latticezoo.zoo.base import ZooModel
@@ -65,20 +65,27 @@ class Session:
     callbacks: list[Callback]
 
     @classmethod
-    def open(cls, folder: RunFolder, label: str, budget: float | None = None) -> Session:
+    def open(
+        cls,
+        folder: RunFolder,
+        label: str,
+        budget: float | None = None,
+        patience: int | None = None,
+    ) -> Session:
         """Make the callbacks.
 
         Args:
             folder: Where the run is kept.
             label: Shown beside the progress bar.
             budget: Training time in seconds.
+            patience: Epochs without improvement after which training ends.
 
         Raises:
             InputError: When the budget is not positive.
         """
         check_budget(budget)
         clock = Stopwatch()
-        checkpoint = RunCheckpoint(folder, clock)
+        checkpoint = RunCheckpoint(folder, clock, patience)
         callbacks: list[Callback] = [clock, checkpoint, TrainingProgress(label, clock, budget)]
         if budget is not None:
             callbacks.append(Budget(budget, clock))
@@ -97,6 +104,7 @@ class Session:
             best_epoch=self.checkpoint.best_epoch,
             best_score=self.checkpoint.best_score,
             training_seconds=round(self.clock.seconds, 3),
+            stopped_early=self.checkpoint.out_of_patience,
             hardware=hardware(),
         )
 
@@ -111,6 +119,7 @@ def train(
     seed: int,
     max_epochs: int | None = None,
     budget: float | None = None,
+    patience: int | None = None,
     accelerator: str = "auto",
 ) -> dict[str, Any]:
     """Train a network, or go on with its unfinished run; a finished run is left as it is.
@@ -123,7 +132,9 @@ def train(
         label: Shown beside the progress bar.
         seed: Of the random numbers drawn in training.
         max_epochs: Number of passes over the training split.
-        budget: Training time in seconds, instead of ``max_epochs``.
+        budget: Training time in seconds, instead of ``max_epochs``; of an ensemble, that of all its
+            members together.
+        patience: Epochs without a lower validation error after which training ends before that.
         accelerator: As Lightning's.
 
     Returns:
@@ -135,7 +146,7 @@ def train(
     if folder.finished:
         folder.claim(identity)
         return folder.record()
-    session = Session.open(folder, label, budget)
+    session = Session.open(folder, label, budget, patience)
     threads = suited_threads(work(network, data.batch_size * data.lattice.n_sites))
     with folder.lock(), quiet(), isolate_rng(), fast_determinism(), threads:
         folder.claim(identity)
@@ -145,6 +156,7 @@ def train(
             **TRAINER_DEFAULTS,
             accelerator=accelerator,
             devices=1,
+            precision=precision(data),
             max_epochs=epochs(max_epochs, budget),
             callbacks=session.callbacks,
             plugins=[AtomicCheckpointIO()],
@@ -166,6 +178,25 @@ def check_budget(budget: float | None) -> None:
     """Refuse a training time that is not a positive number of seconds."""
     if budget is not None and not (math.isfinite(budget) and budget > 0):
         raise InputError(f"budget is {budget:g} seconds; it must be above 0.")
+
+
+def precision(data: LatticeData) -> Literal["64-true", "32-true"]:
+    """Training is done in the floating-point type of the data."""
+    return "64-true" if data.dtype == torch.float64 else "32-true"
+
+
+def check_patience(patience: int | None, data: LatticeData) -> None:
+    """Refuse a patience that is no number of epochs, or for which nothing is measured.
+
+    Raises:
+        InputError: Naming what is wrong.
+    """
+    if patience is None:
+        return
+    if patience < 1:
+        raise InputError(f"patience is {patience}; it must be at least 1 epoch.")
+    if data.val_fraction == 0:
+        raise InputError("patience needs a validation split, but val_fraction is 0.")
 
 
 def check_fits(network: Any, data: Any) -> None:
