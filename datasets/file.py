@@ -4,13 +4,16 @@ Layout, for S samples on a lattice of N sites::
 
     /                     attributes: format, format_version, complete, task, lattice, system,
                           parameters, recipe, options, seed, solver_tolerance, library_version,
-                          created_with, contents, content_hash
+                          created_with, contents, content_hash; where a network drove
+                          trajectories also driver, driver_sha256
     /inputs/Q             [S, N, C] float64, attribute "field": the type of the values as JSON
     /labels/density       likewise, also /labels/force
     /labels/energy        [S] for a global scalar, such as a free energy
     /samples/kind         [S] 0 for a random configuration, 1 for a frame of a trajectory
     /samples/trajectory   [S] number of the trajectory, -1 for a random configuration
     /samples/frame        [S] number of the frame in its trajectory, or of the configuration
+    /samples/driven       [S] 1 for a frame of a trajectory that a network drove, otherwise 0; only
+                          where there are such
     /samples/step, time   [S] steps and time (in the recipe's unit) since the trajectory began
 
 A file carries no date and no name of a machine: equal recipes, seeds and versions give equal bytes.
@@ -95,6 +98,8 @@ def write_dataset(path: str | os.PathLike[str], data: LabelledData) -> str:
         "contents": canonical_json(sorted(arrays)),
         "content_hash": digest,
     }
+    if source.driver:
+        attributes["driver"], attributes["driver_sha256"] = source.driver
     with write_hdf5(path) as file:
         for name, value in attributes.items():
             file.attrs[name] = _text(value) if isinstance(value, str) else value

@@ -21,12 +21,15 @@ from latticezoo.symmetry.tasks import Task
 
 RANDOM, TRAJECTORY = 0, 1
 KINDS = ("random", "trajectory")
+#: Stratum of the frames of trajectories that a network drove; the others' is their kind.
+DRIVEN = 2
 #: Version of the description of data; it counts in the content hash.
 FORMAT_VERSION = 1
 
 #: Flat tables: path inside a file (``inputs/Q``) to an array with one row a sample.
 Arrays = dict[str, np.ndarray]
-_INTEGERS = ("kind", "trajectory", "frame", "step")
+_COLUMNS = ("kind", "trajectory", "frame", "step", "time")
+_INTEGERS = ("kind", "trajectory", "frame", "step", "driven")
 
 
 @dataclass(frozen=True)
@@ -53,14 +56,26 @@ class Source:
     library_version: str = field(default_factory=library_version)
     created_with: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def driver(self) -> tuple[str, str] | None:
+        """Name of the network that drove trajectories, and the SHA-256 of its weights."""
+        sha256 = self.options.get("driver_sha256")
+        return (str(self.options.get("driver")), str(sha256)) if sha256 else None
+
     def identity(self) -> dict[str, Any]:
-        """What decides the data, versions aside: as JSON would give it back."""
+        """What decides the data, versions aside: as JSON would give it back.
+
+        Of a driver only the weights decide, not where they lie.
+        """
+        options = dict(self.options)
+        if self.driver:
+            options.pop("driver", None)
         return json.loads(
             canonical_json(
                 {
                     "format_version": FORMAT_VERSION,
                     "recipe": self.recipe,
-                    "options": self.options,
+                    "options": options,
                     "system": self.system,
                     "parameters": self.parameters,
                     "seed": self.seed,
@@ -85,6 +100,7 @@ class LabelledData:
         frame: ``[S]`` int64.
         step: ``[S]`` int64, steps since the trajectory began.
         time: ``[S]`` float64.
+        driven: ``[S]`` int64: 1 for frames of a trajectory that a network drove, otherwise 0.
         source: Where they come from.
         content_hash: SHA-256 of the data; filled in by :meth:`open`.
 
@@ -103,6 +119,7 @@ class LabelledData:
     frame: Tensor = None  # type: ignore[assignment]
     step: Tensor = None  # type: ignore[assignment]
     time: Tensor = None  # type: ignore[assignment]
+    driven: Tensor = None  # type: ignore[assignment]
     types: Mapping[str, Field] = field(default_factory=dict)
     source: Source = field(default_factory=Source)
     content_hash: str = ""
@@ -124,7 +141,7 @@ class LabelledData:
         for name in self.labels:
             if name not in types:
                 raise InputError(f"the label {name!r} has no type; give its Field in types.")
-        for name in ("kind", "trajectory", "frame", "step", "time"):
+        for name in (*_COLUMNS, "driven"):
             object.__setattr__(self, name, self._column(name))
         self._check_shapes()
 
@@ -172,6 +189,11 @@ class LabelledData:
         groups[alone] = first + torch.arange(int(alone.sum()))
         return groups
 
+    @property
+    def strata(self) -> Tensor:
+        """``[S]``: what a split deals out separately: the kind, or 2 for driven trajectories."""
+        return torch.where(self.driven > 0, DRIVEN, self.kind)
+
     def with_task(self, task: Task) -> LabelledData:
         """The same data for another task, such as one with other targets among the labels.
 
@@ -183,18 +205,28 @@ class LabelledData:
     @classmethod
     def concatenate(cls, parts: Sequence[LabelledData]) -> LabelledData:
         """The samples of several data of one task and lattice, one after the other."""
-        tables = [part.arrays() for part in parts]
+        driven = any(part.has_driven for part in parts)
+        tables = [part.arrays(driven) for part in parts]
         joined = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
         first = parts[0]
         return cls.from_arrays(
             joined, task=first.task, lattice=first.lattice, types=first.types, source=first.source
         )
 
-    def arrays(self) -> Arrays:
-        """All data as flat arrays, by their path in the file."""
-        columns = {
-            name: getattr(self, name) for name in ("kind", "trajectory", "frame", "step", "time")
-        }
+    @property
+    def has_driven(self) -> bool:
+        """Whether a network drove trajectories, so that a file tells them from exact ones."""
+        return self.source.driver is not None or bool(self.driven.any())
+
+    def arrays(self, driven: bool | None = None) -> Arrays:
+        """All data as flat arrays, by their path in the file.
+
+        Args:
+            driven: Whether the column ``driven`` is among them; by default where a network drove
+                trajectories, so that other data keep the hash they had before there were drivers.
+        """
+        shown = self.has_driven if driven is None else driven
+        columns = {name: getattr(self, name) for name in (*_COLUMNS, *(["driven"] * shown))}
         groups = {"inputs": self.fields, "labels": self.labels, "samples": columns}
         return {
             f"{group}/{name}": values.detach().cpu().numpy()
@@ -229,6 +261,7 @@ class LabelledData:
             frame=columns["frame"],
             step=columns["step"],
             time=columns["time"],
+            driven=columns.get("driven"),  # type: ignore[arg-type]
             types=types,
             source=source,
             content_hash=content_hash,

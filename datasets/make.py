@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from latticezoo.datasets.cache import Parts, check_space, default_path, is_made
+from latticezoo.datasets.driver import DriverError
 from latticezoo.datasets.file import write_dataset
 from latticezoo.datasets.labelled import LabelledData
 from latticezoo.datasets.registry import Recipe, Unit, check_count, create_recipe
@@ -47,7 +48,8 @@ def make_dataset(
         The path of the finished file.
 
     Raises:
-        InputError: Unknown recipe, bad options, or the path holds other data.
+        InputError: Unknown recipe, bad options, the path holds other data, or a trajectory blew up
+            with its driver.
         OSError: The folder cannot be written or the disk is full; finished parts stay.
         KeyboardInterrupt: Ctrl-C; finished parts stay.
     """
@@ -67,6 +69,9 @@ def make_dataset(
             check_space(target, made.size)
             done = _make_parts(made, parts, workers, progress)
             write_dataset(target, LabelledData.concatenate(done))
+        except DriverError:  # the same call would meet it again: the parts are of no use
+            parts.remove()
+            raise
         except BaseException:
             parts.remove_if_empty()
             raise

@@ -15,9 +15,10 @@ from torch.utils.data import DataLoader
 from latticezoo.datasets.batches import Batch, Samples, loader
 from latticezoo.datasets.labelled import KINDS, LabelledData
 from latticezoo.datasets.make import make_dataset
-from latticezoo.datasets.quenches import QuenchRecipe, torus_task
+from latticezoo.datasets.quenches import QuenchRecipe
 from latticezoo.datasets.registry import Recipe, check_count, create_recipe, register_data
 from latticezoo.datasets.split import HELD_OUT, SPLITS, check_fractions, split_by_group
+from latticezoo.datasets.torus import torus_task
 from latticezoo.simulate.forcefield import System
 from latticezoo.simulate.systems import create_system
 from latticezoo.symmetry.errors import InputError, unknown
@@ -122,7 +123,7 @@ class LatticeData(LightningDataModule):
         data = self._open()
         self._splits = split_by_group(
             data.groups,
-            data.kind,
+            data.strata,
             val_fraction=self.val_fraction,
             test_fraction=self.test_fraction,
             seed=self.seed,

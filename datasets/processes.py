@@ -158,6 +158,10 @@ def _stop(pool: list[_Worker]) -> None:
 
 def _rebuilt(error: Message) -> Exception:
     """The exception that a worker met, for the caller."""
+    from latticezoo.datasets.driver import DriverError
+
+    if error["kind"] == "driver":
+        return DriverError(error["message"])
     if error["kind"] == "input":
         return InputError(error["message"])
     if error["kind"] == "os":
@@ -245,7 +249,9 @@ def _leave(number: int, frame: object) -> None:
 
 
 def _described(error: BaseException) -> Message:
-    kinds = {InputError: "input", OSError: "os", MemoryError: "memory"}
+    from latticezoo.datasets.driver import DriverError
+
+    kinds = {DriverError: "driver", InputError: "input", OSError: "os", MemoryError: "memory"}
     kind = next((name for cls, name in kinds.items() if isinstance(error, cls)), "fault")
     return {
         "kind": kind,

@@ -1,12 +1,13 @@
-"""What the recipes for adiabatic models share: random configurations and frames of exact quenches.
+"""What the recipes for adiabatic models share: random configurations and frames of quenches.
 
 Random configurations: every mode of every site uniform in ±A times the weight of the mode, with A
 drawn for each configuration. A share of them lies on a staggered background ±B(−1)^(x+y) of one
 mode, with B drawn too: without it, states near the ordered one are missing.
 
-Quenches: each trajectory starts from disorder of its own and follows exact Langevin dynamics
-(BAOAB) at the temperature of the electrons. Domains form within some 10 tau0 and then change ever
-more slowly, so frames lie on a geometric grid in time, from ``first_time`` to ``last_time``.
+Quenches: each trajectory starts from disorder of its own and follows Langevin dynamics (BAOAB) at
+the temperature of the electrons. Domains form within some 10 tau0 and then change ever more slowly,
+so frames lie on a geometric grid in time, from ``first_time`` to ``last_time``. The forces are
+exact, or those of a network, the ``driver``; labels are exact in any case.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from latticezoo.datasets.driver import Driver, DriverError
 from latticezoo.datasets.labelled import RANDOM, TRAJECTORY, LabelledData, Source
 from latticezoo.datasets.registry import Recipe, Unit, check_count
+from latticezoo.datasets.torus import parse_lattice, torus_task
 from latticezoo.simulate import initial
 from latticezoo.simulate.dynamics.langevin import Langevin
 from latticezoo.simulate.electrons.fermi import RESOLUTION
@@ -35,12 +38,16 @@ from latticezoo.symmetry.fields import Field
 from latticezoo.symmetry.lattices import Lattice
 from latticezoo.symmetry.tasks import Task
 
+#: Options that stand in a file only where trajectories are driven by a network.
+_DRIVER_OPTIONS = ("driver", "driver_sha256", "exact_trajectories")
+#: Side of the lattice on which the starts of a driver are checked.
+_SMALL = 12
 _OVERRIDES = ("temperature", "g", "k", "filling", "mass", "damping")
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuenchRecipe(Recipe):
-    """Random configurations and frames of exact quenches of an adiabatic model.
+    """Random configurations and frames of quenches of an adiabatic model, labelled exactly.
 
     Amplitudes are in units of g/k, times in units of tau0 = √(m/k), energies in units of t.
 
@@ -61,6 +68,12 @@ class QuenchRecipe(Recipe):
         last_time: Time of the last frame, the end of the quench.
         dt: Time step.
         start_amplitude: Amplitude of the random start.
+        driver: Network whose forces drive the quenches: pretrained name, checkpoint, run folder
+            or card folder. Without one the forces are exact.
+        exact_trajectories: Of driven quenches, the first so many are driven by exact forces, to
+            compare the two populations.
+        driver_sha256: SHA-256 of the driver's weights: found out when it is not given, checked
+            when it is.
         seed: Seed of everything that is random.
 
     Raises:
@@ -83,6 +96,9 @@ class QuenchRecipe(Recipe):
     last_time: float = 40.0
     dt: float = 0.1
     start_amplitude: float = 1.0
+    driver: str | None = None
+    exact_trajectories: int = 0
+    driver_sha256: str | None = None
     seed: int = 0
 
     #: Name of the model, for sentences, and its parameter sets.
@@ -118,6 +134,7 @@ class QuenchRecipe(Recipe):
             self.geometry.stagger  # noqa: B018  raises for odd sides
         if self.trajectories:
             self.frame_steps()  # raises when there are too few steps
+        self._check_driver()
 
     def _fill_in(self) -> None:
         """Fill in the options whose default depends on others."""
@@ -138,6 +155,68 @@ class QuenchRecipe(Recipe):
                 f"first_time is {self.first_time}; it must lie between 0 and last_time, "
                 f"{self.last_time}."
             )
+
+    def _check_driver(self) -> None:
+        """Load the driver, check it, and fill in the hash of its weights."""
+        check_count("exact_trajectories", self.exact_trajectories)
+        if not self.driver:
+            object.__setattr__(self, "driver", None)
+            for name in ("exact_trajectories", "driver_sha256"):
+                if getattr(self, name):
+                    raise InputError(
+                        f"{name} is {getattr(self, name)!r}, but no driver is given; without one "
+                        "all trajectories are exact."
+                    )
+            return
+        if self.exact_trajectories >= self.trajectories:
+            raise InputError(
+                f"exact_trajectories is {self.exact_trajectories} of {self.trajectories} "
+                f"trajectories, so the driver {self.driver!r} would drive none."
+            )
+        found = self.opened_driver.sha256
+        if self.driver_sha256 not in (None, found):
+            raise InputError(
+                f"the weights of the driver {self.driver!r} have the sha256 {found[:12]}…, not "
+                f"{self.driver_sha256[:12]}… as asked for; they were changed since."
+            )
+        object.__setattr__(self, "driver_sha256", found)
+        self.opened_driver.check_starts(*self._sample_starts())
+
+    def _sample_starts(self) -> tuple[dict[str, torch.Tensor], Lattice]:
+        """A few starting states on a small lattice that the driver fits on."""
+        lattice = self.geometry
+        small = Lattice(lattice.family, tuple(min(size, _SMALL) for size in lattice.shape))
+        try:
+            small.require(self.opened_driver.network.required_shells)
+        except InputError:
+            small = lattice
+        undriven = dict.fromkeys(("driver", "driver_sha256")) | {"exact_trajectories": 0}
+        recipe = replace(self, lattice=str(small), **undriven)
+        states = [recipe.initial_state(number).fields["Q"] for number in range(4)]
+        return {"Q": torch.cat(states)}, small
+
+    @cached_property
+    def opened_driver(self) -> Driver:
+        """The network that drives.
+
+        Raises:
+            InputError: There is none of that name, or it does not serve this system.
+        """
+        assert self.driver is not None
+        return Driver.open(self.driver, self.system, self.geometry, self.targets)
+
+    def is_driven(self, number: int) -> bool:
+        """Whether a network, not the exact solver, drives the trajectory of that number."""
+        return self.driver is not None and number >= self.exact_trajectories
+
+    def options(self) -> dict[str, Any]:
+        """All options; those of the driver only where there is one.
+
+        Data without a driver thus keep the identity they had before there were drivers.
+        """
+        options = super().options()
+        dropped = () if self.driver else _DRIVER_OPTIONS
+        return {name: value for name, value in options.items() if name not in dropped}
 
     @property
     def _first(self) -> float:
@@ -205,10 +284,15 @@ class QuenchRecipe(Recipe):
         ]
         quenches = []
         if self.trajectories:
-            cost = self.frame_steps()[-1] + 1 + self.frames
+            # Only exact solutions count: a network's forces cost next to nothing.
+            steps = self.frame_steps()[-1] + 1
+            costs = [
+                self.frames + (0 if self.is_driven(number) else steps)
+                for number in range(self.trajectories)
+            ]
             quenches = [
                 Unit(f"trajectory-{number:05d}", cost, number, self.frames)
-                for number in range(self.trajectories)
+                for number, cost in enumerate(costs)
             ]
         return (*blocks, *quenches)
 
@@ -286,17 +370,27 @@ class QuenchRecipe(Recipe):
 
     def _quench(self, unit: Unit, report: Callable[[int], None]) -> LabelledData:
         system, lattice = self.system, self.geometry
+        driver = self.opened_driver if self.is_driven(unit.first) else None
 
         def forces(fields: Any) -> dict[str, torch.Tensor]:
+            if driver is not None:
+                return driver.forces(fields, lattice)
             report(1)
             return system.forces(fields, lattice)
 
         dynamics = Langevin(self.dt * system.tau0, system.temperature, system.damping, system.mass)
         state = self.initial_state(unit.first)
+        bound = math.inf if driver is None else driver.bound(state.fields["Q"])
         state = dynamics.start(replace(state, forces=forces(state.fields)))
         steps, frames = self.frame_steps(), []
         for step in range(1, steps[-1] + 1):
             state = dynamics.step(state, forces)
+            if driver is not None and not bool((state.fields["Q"].abs() <= bound).all()):
+                raise DriverError(
+                    f"trajectory {unit.first} blew up at step {step} of {steps[-1]} with the "
+                    f"driver {driver.name!r}: |Q| went beyond {bound:.3g}; train it more, or take "
+                    f"a time step below {self.dt:g}."
+                )
             if step in steps:
                 frames.append(state.fields["Q"])
         return self._labelled(
@@ -307,6 +401,7 @@ class QuenchRecipe(Recipe):
             frame=torch.arange(self.frames),
             step=torch.tensor(steps),
             time=torch.tensor(steps, dtype=torch.float64) * self.dt,
+            driven=torch.full((self.frames,), int(driver is not None)),
         )
 
     # ---- both ----------------------------------------------------------------------------------
@@ -339,47 +434,3 @@ class QuenchRecipe(Recipe):
             source=self.source(),
             **columns,
         )
-
-
-def parse_lattice(given: int | str | Lattice, family: str) -> Lattice:
-    """A lattice of a family from one size, sizes such as ``"12,16"``, or a lattice's text.
-
-    Raises:
-        InputError: It is none, or of another family.
-    """
-    if isinstance(given, bool) or not isinstance(given, int | str | Lattice):
-        raise InputError(f"lattice is {given!r}; give a size, or text such as '{family}(12)'.")
-    text = str(given).strip()
-    sizes = text.replace("x", ",") if text[:1].isdigit() else ""
-    if isinstance(given, int) and given < 1:
-        raise InputError(f"the lattice size is {given}; it must be at least 1.")
-    lattice = Lattice.parse(f"{family}({sizes})" if sizes else text)
-    if lattice.family != family:
-        raise InputError(f"lattice is {lattice}, but the recipe is for the {family} lattice.")
-    return lattice
-
-
-def torus_task(
-    system: AdiabaticSystem, lattice: Lattice, target: str, odd_symmetry: bool = True
-) -> Task:
-    """The task of a system on one lattice.
-
-    Args:
-        system: The parameters.
-        lattice: The lattice.
-        target: One of the system's targets.
-        odd_symmetry: State the particle–hole symmetry F(−Q) = −F(Q) where it holds: at half
-            filling on even sides.
-
-    Raises:
-        InputError: For an unknown target.
-    """
-    task = system.task(lattice.family, target)
-    if odd_symmetry and not any(size % 2 for size in lattice.shape):
-        return task
-    return replace(
-        task,
-        flips=(),
-        inputs=tuple(replace(field, odd=()) for field in task.inputs),
-        targets=tuple(replace(field, odd=()) for field in task.targets),
-    )

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from latticezoo.datasets.labelled import DRIVEN, TRAJECTORY
 from latticezoo.simulate.noise import generator
 from latticezoo.symmetry.errors import InputError
 
@@ -30,7 +31,9 @@ def split_by_group(
 
     Args:
         groups: ``[S]`` int64, equal for samples that belong together.
-        kind: ``[S]`` int64; all samples of a group are of one kind.
+        kind: ``[S]`` int64; all samples of a group are of one kind. 2 stands for trajectories that
+            a network drove. Where there are such, exact ones (1) are few and there to check them:
+            two or more have one in the test, one is for training.
         val_fraction: Share of the groups for validation, 0 to 1.
         test_fraction: Share of the groups for the test, 0 to 1.
         seed: The split is a function of the groups, the fractions and this.
@@ -45,10 +48,14 @@ def split_by_group(
     check_fractions(val_fraction, test_fraction)
     group_of, kind_of = groups.numpy(), kind.numpy()
     side = np.zeros(len(group_of), dtype=np.int64)
+    few_exact = bool((kind_of == DRIVEN).any())
     for one_kind in np.unique(kind_of):
         members = np.unique(group_of[kind_of == one_kind])
         order = generator(seed, int(one_kind), stream="split").permutation(members)
         n_val, n_test = _held_out(len(members), val_fraction, test_fraction)
+        pair = few_exact and one_kind == TRAJECTORY and len(members) == 2
+        if pair and test_fraction > 0 and not n_test:
+            n_val, n_test = 0, 1
         side[np.isin(group_of, order[:n_val])] = 1
         side[np.isin(group_of, order[n_val : n_val + n_test])] = 2
     fractions = (1 - val_fraction - test_fraction, val_fraction, test_fraction)

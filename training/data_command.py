@@ -197,7 +197,7 @@ def describe_file(path: str, seed: int = 0) -> dict[str, Any]:
     splits: Any
     try:
         chosen = split_by_group(
-            data.groups, data.kind, val_fraction=HELD_OUT, test_fraction=HELD_OUT, seed=seed
+            data.groups, data.strata, val_fraction=HELD_OUT, test_fraction=HELD_OUT, seed=seed
         )
         splits = {
             split: {
@@ -220,6 +220,13 @@ def describe_file(path: str, seed: int = 0) -> dict[str, Any]:
         "lattice": str(data.lattice),
         "samples": len(data),
         "kinds": kinds,
+        "driver": dict(zip(("name", "sha256"), source.driver, strict=True))
+        if source.driver
+        else None,
+        "driven": {
+            "trajectories": len(set(data.trajectory[data.driven > 0].tolist())),
+            "frames": int((data.driven > 0).sum()),
+        },
         "trajectories": len(set(data.trajectory[data.trajectory >= 0].tolist())),
         "columns": columns,
         "splits": splits,
@@ -246,6 +253,14 @@ def _readable(facts: dict[str, Any]) -> str:
         f"  samples   {facts['samples']}: {kinds['random']} random, {kinds['trajectory']} from "
         f"{facts['trajectories']} trajectories",
     ]
+    if facts["driver"]:
+        driven, driver = facts["driven"], facts["driver"]
+        exact = facts["trajectories"] - driven["trajectories"]
+        lines.append(
+            f"  driver    {driven['frames']} frames from {driven['trajectories']} trajectories "
+            f"driven by {driver['name']}, {kinds['trajectory'] - driven['frames']} from {exact} "
+            f"exact ones; its weights have sha256 {driver['sha256']}"
+        )
     if isinstance(facts["splits"], str):
         lines.append(f"  split     {facts['splits']}")
     else:

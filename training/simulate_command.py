@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from latticezoo.simulate.run import Result
     from latticezoo.simulate.state import State
     from latticezoo.symmetry.lattices import Lattice
-    from latticezoo.zoo.base import ZooModel
 
 _SETTINGS: dict[str, type] = {
     "system": object,
@@ -264,7 +263,9 @@ class Plan:
         """
         if self.model == "exact":
             return with_workers(self.system, self.replicas)
-        network = load_network_by_name(self.model).to(self.device)
+        from latticezoo.zoo.loading import load_network
+
+        network = load_network(self.model, others=["exact"]).to(self.device)
         targets = [field.name for field in network.task.targets]
         task = self.system.task(self.lattice.family, target=targets[0])
         if task != network.task:
@@ -422,24 +423,3 @@ def with_workers(system: Any, replicas: int) -> Any:
 
     names = {field.name for field in fields(system)}
     return replace(system, workers=min(cores(), replicas)) if "workers" in names else system
-
-
-def load_network_by_name(name: str) -> ZooModel:
-    """A network from a checkpoint, a run folder, a card folder or a pretrained name.
-
-    Raises:
-        InputError: When there is none of that name, with the nearest names.
-    """
-    from latticezoo.zoo.pretrained import list_pretrained, load_pretrained
-
-    path = Path(name)
-    if path.suffix == ".ckpt" or (path / "run.json").exists():
-        from latticezoo.training.runs import RunFolder
-        from latticezoo.zoo.base import ZooModel
-
-        return ZooModel.load_from_checkpoint(RunFolder(path).best if path.is_dir() else path).eval()
-    if name.startswith("local-dir:") or name in list_pretrained():
-        return load_pretrained(name)
-    if (path / "config.json").exists():
-        return load_pretrained(f"local-dir:{path}")
-    raise unknown("model", name, ["exact", *list_pretrained()])
