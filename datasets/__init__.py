@@ -27,7 +27,7 @@ _HOME = {
     "Batch": "batches",
     "LatticeData": "module",
     "FromFile": "module",
-    "Holstein": "module",
+    "Holstein": "holstein_module",
     "JahnTeller": "jahn_teller_module",
     "SyntheticData": "synthetic",
     "evaluation_data": "module",

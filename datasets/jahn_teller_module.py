@@ -20,7 +20,7 @@ class JahnTeller(MadeData):
         preset: Parameter set: ``jahn_teller_half_filled`` (f = 0.5) or ``jahn_teller_doped``
             (f = 0.49).
         random: Number of random configurations.
-        trajectories: Number of exact quenches.
+        trajectories: Number of quenches.
         frames: Samples taken from each quench.
         target: What to learn: ``scaled_force`` (total force over coupling, F/g) or ``orbital``
             (n − n0, τ^z, τ^x).
@@ -34,6 +34,11 @@ class JahnTeller(MadeData):
         filling: Share of the orbitals that is filled instead of the preset's.
         first_time: Time of the first frame of a quench.
         last_time: Time of its last frame.
+        driver: Network whose forces drive the quenches, as pretrained name, checkpoint, run folder
+            or card folder; labels are exact in any case. Without one the quenches are exact.
+        exact_trajectories: Of driven quenches, the first so many are exact, to compare with.
+        driver_sha256: SHA-256 of the driver's weights: noted when it is not given, checked when it
+            is.
         options: Further options of the recipe, such as ``{"dt": 0.1}``.
         path: The dataset file; one in the cache by default. Made when it is not there.
         workers: Processes that make it; one a core by default.
@@ -66,6 +71,9 @@ class JahnTeller(MadeData):
         filling: float | None = None,
         first_time: float | None = None,
         last_time: float = 40.0,
+        driver: str | None = None,
+        exact_trajectories: int = 0,
+        driver_sha256: str | None = None,
         options: dict[str, Any] | None = None,
         path: str | None = None,
         workers: int | None = None,
@@ -94,6 +102,9 @@ class JahnTeller(MadeData):
             "filling": filling,
             "first_time": first_time,
             "last_time": last_time,
+            "driver": driver,
+            "exact_trajectories": exact_trajectories,
+            "driver_sha256": driver_sha256,
             "seed": seed,
         }
         recipe = create_recipe("jahn_teller_square", **{**given, **(options or {})})

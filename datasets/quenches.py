@@ -39,7 +39,7 @@ from latticezoo.symmetry.lattices import Lattice
 from latticezoo.symmetry.tasks import Task
 
 #: Options that stand in a file only where trajectories are driven by a network.
-_DRIVER_OPTIONS = ("driver", "driver_sha256", "exact_trajectories")
+DRIVER_OPTIONS = ("driver", "driver_sha256", "exact_trajectories")
 #: Side of the lattice on which the starts of a driver are checked.
 _SMALL = 12
 _OVERRIDES = ("temperature", "g", "k", "filling", "mass", "damping")
@@ -215,7 +215,7 @@ class QuenchRecipe(Recipe):
         Data without a driver thus keep the identity they had before there were drivers.
         """
         options = super().options()
-        dropped = () if self.driver else _DRIVER_OPTIONS
+        dropped = () if self.driver else DRIVER_OPTIONS
         return {name: value for name, value in options.items() if name not in dropped}
 
     @property
@@ -248,7 +248,7 @@ class QuenchRecipe(Recipe):
     def types(self) -> dict[str, Field]:
         """Type of every label."""
         tasks = {name: torus_task(self.system, self.geometry, name) for name in self.targets}
-        energies = ("energy", "electronic_energy")
+        energies = ("energy", "electronic_energy", "chemical_potential")
         return {
             **{name: task.target(name) for name, task in tasks.items()},
             **{name: Field(name, support="global") for name in energies},

@@ -56,7 +56,7 @@ RECIPES: dict[str, Member] = {
 #: Data modules of the library.
 DATA: dict[str, Member] = {
     "holstein": Member(
-        "latticezoo.datasets.module",
+        "latticezoo.datasets.holstein_module",
         "Holstein",
         "Holstein model, made on demand by the recipes holstein_square and holstein_chain",
     ),

@@ -7,7 +7,8 @@ from toy_recipe import toy_data
 
 import latticezoo.datasets as datasets
 from latticezoo.datasets.file import LabelledData, Source, write_dataset
-from latticezoo.datasets.module import FromFile, Holstein, LatticeData, evaluation_data
+from latticezoo.datasets.holstein_module import Holstein
+from latticezoo.datasets.module import FromFile, LatticeData, evaluation_data
 from latticezoo.datasets.registry import create_data, list_data
 from latticezoo.symmetry.errors import InputError
 from latticezoo.symmetry.lattices import chain, square
