@@ -30,6 +30,7 @@ class Batch(Mapping[str, Any]):
         targets: Targets by name, ``[B, N, C]``.
         kind: ``[B]`` int64: 0 random configuration, 1 frame of a trajectory.
         energy: ``[B]`` total (free) energy in units of t, if the data have it.
+        chemical_potential: ``[B]``, in units of t, if the data have it.
         lattice: The lattice of all samples.
     """
 
@@ -37,6 +38,7 @@ class Batch(Mapping[str, Any]):
     targets: dict[str, Tensor]
     kind: Tensor
     energy: Tensor | None = None
+    chemical_potential: Tensor | None = None
     lattice: Lattice = field(init=False)
 
     def __getitem__(self, name: str) -> Any:
@@ -51,8 +53,9 @@ class Batch(Mapping[str, Any]):
         return len(self._names())
 
     def _names(self) -> tuple[str, ...]:
-        energy = () if self.energy is None else ("energy",)
-        return ("fields", "targets", "kind", *energy, "lattice")
+        optional = ("energy", "chemical_potential")
+        there = (name for name in optional if getattr(self, name) is not None)
+        return ("fields", "targets", "kind", *there, "lattice")
 
 
 class Samples(Dataset[Batch]):
@@ -76,6 +79,8 @@ class Samples(Dataset[Batch]):
         self.targets = take(data.targets)
         self.kind = data.kind[indices]
         self.energy = None if data.energy is None else data.energy[indices].to(dtype)
+        potential = data.labels.get("chemical_potential")
+        self.chemical_potential = None if potential is None else potential[indices].to(dtype)
 
     def __len__(self) -> int:
         return len(self.kind)
@@ -90,6 +95,7 @@ class Samples(Dataset[Batch]):
             {name: values[rows] for name, values in self.targets.items()},
             self.kind[rows],
             None if self.energy is None else self.energy[rows],
+            None if self.chemical_potential is None else self.chemical_potential[rows],
         )
         batch.lattice = self.lattice
         return batch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,41 @@ from latticezoo.symmetry.elements import SymmetryGroup
 from latticezoo.symmetry.errors import InputError, unknown
 from latticezoo.symmetry.fields import Field, check_layout
 from latticezoo.symmetry.lattices import Lattice
+
+
+@dataclass(frozen=True)
+class Conservation:
+    r"""A fixed number of particles, by which a target depends on all sites at once.
+
+    At fixed chemical potential the target f at a site depends on its surroundings alone. At a fixed
+    number of particles N it does not: the potential μ is whatever gives N. But μ shifts every
+    on-site energy alike, and where these are linear in an input Q that is a uniform shift of it:
+
+    .. math::
+        f_N(Q) = f_0(Q + \delta) + a\, \delta, \qquad
+        \frac1N \sum_i \big[ f_0(Q + \delta)_i + a\,(Q_i + \delta) \big] = b
+
+    with f_0 the local function at μ = 0, a the ``slope`` and b the ``mean``. A network that learns
+    f_0, and takes δ from the second equation, is local where the physics is, and has the right
+    number of particles.
+
+    Attributes:
+        target: Name of the target, whose component ``target_channel`` is meant.
+        input: Name of the input that is shifted, in its component ``input_channel``.
+        mean: b, the fixed mean over the sites.
+        slope: a, zero where the target is the density itself.
+        per_potential: δ/μ, in units of the input by energy.
+        compressibility: A rough size of ∂b/∂μ, for the first step of the solution.
+    """
+
+    target: str
+    input: str
+    mean: float
+    per_potential: float
+    slope: float = 0.0
+    compressibility: float = 0.1
+    target_channel: int = 0
+    input_channel: int = 0
 
 
 @dataclass(frozen=True)
@@ -31,6 +67,8 @@ class Task:
         gauge: Local gauge group (``"Z2"``, ``"U1"``, ``"SU2"``), or None.
         conservative: Pairs (target, input) for which the target is minus the derivative of one
             energy with respect to the input.
+        conserved: The fixed number of particles, or None. It is no part of what makes two tasks
+            equal: it says how the targets came about.
 
     Raises:
         InputError: For an unknown lattice family, no input or target, a name used twice, or a
@@ -45,6 +83,7 @@ class Task:
     internal: str | None = None
     gauge: str | None = None
     conservative: tuple[tuple[str, str], ...] = ()
+    conserved: Conservation | None = dataclasses.field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         for attribute in ("inputs", "targets", "flips"):
@@ -61,6 +100,9 @@ class Task:
         for target, source in self.conservative:
             self.target(target)
             self.input(source)
+        if self.conserved is not None:
+            self.target(self.conserved.target)
+            self.input(self.conserved.input)
 
     def input(self, name: str) -> Field:
         """The input field of that name."""
@@ -101,6 +143,9 @@ class Task:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON and checkpoints."""
+        conserved = (
+            {} if self.conserved is None else {"conserved": dataclasses.asdict(self.conserved)}
+        )
         return {
             "name": self.name,
             "inputs": [field.to_dict() for field in self.inputs],
@@ -110,6 +155,7 @@ class Task:
             "internal": self.internal,
             "gauge": self.gauge,
             "conservative": [list(pair) for pair in self.conservative],
+            **conserved,
         }
 
     @classmethod
@@ -120,6 +166,8 @@ class Task:
         plain = dict(values)
         plain["inputs"] = tuple(Field.from_dict(field) for field in plain["inputs"])
         plain["targets"] = tuple(Field.from_dict(field) for field in plain["targets"])
+        if plain.get("conserved") is not None:
+            plain["conserved"] = Conservation(**plain["conserved"])
         return cls(**plain)
 
     def _check_family(self, lattice: Lattice) -> None:

@@ -22,8 +22,9 @@ from latticezoo.symmetry.errors import InputError, unknown
 from latticezoo.symmetry.fields import Field, check_layout
 from latticezoo.symmetry.groups import CONVENTION_VERSION
 from latticezoo.symmetry.lattices import Lattice, Shell
-from latticezoo.symmetry.tasks import Task
+from latticezoo.symmetry.tasks import Conservation, Task
 from latticezoo.zoo.checkpoints import check_checkpoint, read_checkpoint
+from latticezoo.zoo.conservation import compensated, shifted, solve
 from latticezoo.zoo.learning import KINDS, Learner, batch_statistics
 from latticezoo.zoo.optimization import TRAINING_DEFAULTS, check_options
 from latticezoo.zoo.registry import model_class
@@ -55,6 +56,9 @@ class ZooModel(Learner):
             validated, saved and kept; 0 switches it off.
         gradient_clip: Gradients with more than this multiple of their usual norm are cut down to
             it; 0 switches it off. ``trainer.gradient_clip_val``, an absolute limit, replaces it.
+        conserve: Keep the number of particles of the task exactly, by a search for the potential;
+            see :class:`~latticezoo.symmetry.tasks.Conservation`. Training then needs data with
+            ``chemical_potential``, or searches in every step.
 
     Attributes:
         task: What it learns.
@@ -84,6 +88,7 @@ class ZooModel(Learner):
         warmup: int | None = None,
         ema: float | None = None,
         gradient_clip: float | None = None,
+        conserve: bool | None = None,
     ) -> None:
         if preset not in self.presets:
             raise unknown(f"preset of {self.registry_name}", preset, self.presets)
@@ -96,15 +101,19 @@ class ZooModel(Learner):
             "warmup": warmup,
             "ema": ema,
             "gradient_clip": gradient_clip,
+            "conserve": conserve,
         }
         options = {
             **TRAINING_DEFAULTS,
+            "conserve": False,
             **self.presets["compact"],
             **self.presets[preset],
             **{name: _plain(value) for name, value in given.items() if value is not None},
         }
         check_options(options)
         super().__init__(Task.from_dict(task), options)
+        if conserve and self.task.conserved is None:
+            raise self.refuse("it has no fixed number of particles that conserve could keep.")
         # Plain values alone, and all of them: arguments that the command line links, such as the
         # task, would otherwise be missing, and a changed preset would change old checkpoints.
         self.save_hyperparameters(
@@ -144,6 +153,10 @@ class ZooModel(Learner):
         what the network gives for the transformed input, transformed back. For one symmetry under
         which input and output are odd that is [N(Q) − N(−Q)]/2. All are evaluated in one batch.
 
+        With ``conserve`` the number of particles of the task holds too: the uniform shift of the
+        input that gives it is searched, which takes a few evaluations
+        (:mod:`latticezoo.zoo.conservation`).
+
         Args:
             fields: Inputs by name, in the layout of their field, physical units. They are converted
                 to the network's floating-point type.
@@ -158,6 +171,54 @@ class ZooModel(Learner):
         """
         self._check_input(fields, lattice)
         fields = {field.name: self._cast(fields[field.name]) for field in self.task.inputs}
+        rule = self.conserved
+        if rule is None:
+            return self._local(fields, lattice)
+        with torch.no_grad():
+            found = solve(lambda given: self._local(given, lattice), fields, rule)
+        if not torch.is_grad_enabled():
+            return found.outputs
+        return self.at_potential(fields, lattice, found.potential)
+
+    @property
+    def conserved(self) -> Conservation | None:
+        """What the network keeps exactly, with the option ``conserve``.
+
+        Raises:
+            InputError: For networks that derive their targets from an energy.
+        """
+        if not self.options["conserve"] or self.task.conserved is None:
+            return None
+        if hasattr(self, "energy"):
+            raise self.refuse(
+                "conserve shifts the input by itself, so that its targets are no derivatives of "
+                "the learned energy; leave conserve out, or learn the targets directly."
+            )
+        return self.task.conserved
+
+    def at_potential(
+        self, fields: Mapping[str, Tensor], lattice: Lattice, potential: Tensor
+    ) -> dict[str, Tensor]:
+        """Targets at known potentials ``[B]``: one evaluation in place of a search.
+
+        Training uses it with the exact potentials of the data.
+        """
+        rule = self.conserved
+        assert rule is not None
+        fields = {field.name: self._cast(fields[field.name]) for field in self.task.inputs}
+        outputs = self._local(shifted(fields, rule, potential), lattice)
+        return compensated(outputs, rule, potential)
+
+    def training_outputs(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Predictions for the loss: at the exact potential of the data, where they have it."""
+        if self.conserved is None or "chemical_potential" not in batch:
+            return super().training_outputs(batch)
+        fields, lattice = batch["fields"], batch["lattice"]
+        self._check_input(fields, lattice)
+        return self.at_potential(fields, lattice, batch["chemical_potential"])
+
+    def _local(self, fields: Mapping[str, Tensor], lattice: Lattice) -> dict[str, Tensor]:
+        """What the network gives for inputs of its own type."""
         images = self._images()
         outputs = self.predict(self.input_scaling.normalize(self.images(fields)), lattice)
         outputs = self.target_scaling.restore(outputs)

@@ -42,6 +42,7 @@ _PUBLISHED = {
     "nonlinearity": "sign_sigmoid",
     "squares": False,
     "learning_rate": 1e-3,
+    "conserve": False,
 }
 
 #: The energy of a site as a field: invariant, and even under every two-element symmetry.
@@ -207,6 +208,7 @@ class LatticeENN(ZooModel):
             "nonlinearity": "smooth",
             "squares": True,
             "learning_rate": 5e-3,
+            "conserve": True,
         },
         "accurate": {"width": 64, "blocks": 8, "learning_rate": 3e-3},
         "products": {"body": "products", "blocks": 3, "learning_rate": 2e-2},
@@ -234,6 +236,8 @@ class LatticeENN(ZooModel):
         squares: bool | None = None,
         **training: Any,
     ) -> None:
+        if output == "energy":
+            training.setdefault("conserve", False)
         super().__init__(
             task,
             preset=preset,

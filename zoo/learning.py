@@ -120,9 +120,13 @@ class Learner(LightningModule):
             ]
         ).sum()
 
+    def training_outputs(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Predictions that the loss of training compares with the targets."""
+        return self(batch["fields"], batch["lattice"])
+
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """Lightning hook: the loss of a batch, logged as ``train/loss``."""
-        loss = self.loss(self(batch["fields"], batch["lattice"]), batch)
+        loss = self.loss(self.training_outputs(batch), batch)
         size = batch_size(batch)
         self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
         return loss

@@ -15,7 +15,7 @@ from latticezoo.simulate.systems.adiabatic import AdiabaticSystem, sums
 from latticezoo.symmetry.errors import InputError, unknown
 from latticezoo.symmetry.fields import Field
 from latticezoo.symmetry.lattices import Lattice
-from latticezoo.symmetry.tasks import Task
+from latticezoo.symmetry.tasks import Conservation, Task
 
 TARGETS = ("density", "force")
 
@@ -141,13 +141,14 @@ class Holstein(AdiabaticSystem):
 
         Returns:
             ``density``: n − ½ ``[B, N, 1]``; ``force``: the total force ``[B, N, 1]``;
-            ``energy``: as :meth:`energy`, ``[B]``.
+            ``energy``: as :meth:`energy`, ``[B]``; ``chemical_potential``: ``[B]``.
         """
         state, Q = self.electrons(fields, lattice), fields["Q"].double()
         excess = state.density[..., None] - 0.5
         return {
             "density": excess,
             "force": self._total_force(excess, Q, lattice),
+            "chemical_potential": state.mu,
             "energy": self._potential(state, Q, lattice),
         }
 
@@ -218,7 +219,18 @@ class Holstein(AdiabaticSystem):
             family=family,
             flips=flips,
             conservative=((target, "Q"),),
+            conserved=self._conserved(target, 2 * Lattice.dimension(family)),
         )
+
+    def _conserved(self, target: str, neighbours: int) -> Conservation | None:
+        """A uniform shift of Q by μ/g has the effect of the chemical potential μ."""
+        if self.chemical_potential is not None or self.g == 0:
+            return None
+        excess, shift = self.filling - 0.5, 1 / self.g
+        if target == "density":
+            return Conservation(target, "Q", excess, shift)
+        stiffness = self.k + neighbours * self.kappa
+        return Conservation(target, "Q", self.g * excess, shift, stiffness, 0.1 * self.g)
 
     def assemble(self, predictions: Fields, fields: Fields, lattice: Lattice) -> dict[str, Tensor]:
         """Total forces from predicted n − ½, or the predicted total forces themselves.

@@ -16,7 +16,7 @@ from latticezoo.simulate.systems.adiabatic import AdiabaticSystem, Coupling, sum
 from latticezoo.symmetry.errors import InputError, unknown
 from latticezoo.symmetry.fields import Field
 from latticezoo.symmetry.lattices import Lattice
-from latticezoo.symmetry.tasks import Task
+from latticezoo.symmetry.tasks import Conservation, Task
 
 TARGETS = ("scaled_force", "orbital")
 #: Representation of the three modes, and of everything conjugate to them.
@@ -189,13 +189,14 @@ class JahnTeller(AdiabaticSystem):
 
         Returns:
             ``scaled_force``: the total force F/g ``[B, N, 3]``; ``orbital``: (n − n0, τ^z, τ^x)
-            ``[B, N, 3]``; ``energy``: as :meth:`energy`, ``[B]``.
+            ``[B, N, 3]``; ``energy``: as :meth:`energy`, ``[B]``; ``chemical_potential``: ``[B]``.
         """
         state, Q = self.electrons(fields, lattice), fields["Q"].double()
         orbital = self.orbital(state)
         return {
             "scaled_force": self._total_force(orbital, Q) / self.g,
             "orbital": orbital,
+            "chemical_potential": state.mu,
             "energy": self._potential(state, Q),
         }
 
@@ -267,7 +268,16 @@ class JahnTeller(AdiabaticSystem):
             family=family,
             flips=flips,
             conservative=((target, "Q"),),
+            conserved=self._conserved(target),
         )
+
+    def _conserved(self, target: str) -> Conservation | None:
+        """A uniform shift of Q^A by μ/g has the effect of the chemical potential μ."""
+        if self.chemical_potential is not None:
+            return None
+        slope = 0.0 if target == "orbital" else self.beta * self.k / self.g
+        excess = self.states_per_site * self.filling - self.reference_density
+        return Conservation(target, "Q", excess, 1 / self.g, slope)
 
     def assemble(self, predictions: Fields, fields: Fields, lattice: Lattice) -> dict[str, Tensor]:
         """Total forces from predicted F/g, or from the predicted orbital density.
