@@ -16,7 +16,8 @@ from latticezoo.symmetry.lattices import square
 from latticezoo.symmetry.tasks import Task
 from latticezoo.symmetry.testing import assert_equivariant
 from latticezoo.zoo import create_model, list_models
-from latticezoo.zoo.layers.steerable import SteerableConv, regular_type
+from latticezoo.zoo.layers.steerable import SteerableConv
+from latticezoo.zoo.layers.steerable_types import regular_type
 from latticezoo.zoo.testing import (
     Case,
     ZooModelTests,

@@ -11,16 +11,14 @@ it comes, its layers and its expansion of the weights into filters, but for what
 * Filters, bases and index tables do not enter the state dict: the weights determine the network.
 * Exported layers forget that their padding is periodic. They are told again.
 
-It takes seconds to import and is optional, so it is imported by :func:`load_escnn` alone.
+It is imported by :func:`~latticezoo.zoo.layers.steerable_types.load_escnn` alone.
 """
 
 from __future__ import annotations
 
 import copy
-import warnings
-from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,11 +27,17 @@ from torch import Tensor, nn
 
 from latticezoo.symmetry.errors import InputError, unknown
 from latticezoo.symmetry.groups import FiniteGroup
+from latticezoo.zoo.layers.steerable_types import field_type, load_escnn, matrices, regular_type
 
 #: Nonlinearities that commute with the permutations of a regular representation, by escnn's name.
 ACTIVATIONS = {"elu": "p_elu", "relu": "p_relu", "tanh": "p_tanh", "sigmoid": "p_sigmoid"}
-_PLAIN = {"elu": F.elu, "relu": F.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}
-_IN_PLACE = {
+_PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
+    "elu": F.elu,
+    "relu": F.relu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+}
+_IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
     "elu": lambda x: F.elu(x, inplace=True),
     "relu": torch.relu_,
     "tanh": torch.tanh_,
@@ -52,86 +56,6 @@ _SHELLS = {
 KERNELS = tuple(_SHELLS)
 #: Largest part that the projection may change: single precision, not another convention.
 _SAMPLING_ERROR = 1e-5
-
-
-def load_escnn() -> Any:
-    """The modules ``escnn.gspaces``, ``escnn.nn`` and ``escnn.group``, as attributes of ``escnn``.
-
-    Raises:
-        InputError: When it is not installed, with what to do.
-    """
-    try:
-        with warnings.catch_warnings():
-            # py3nj is missing, which only spherical harmonics need; torch.jit is deprecated.
-            warnings.simplefilter("ignore")
-            import escnn.group
-            import escnn.gspaces
-            import escnn.nn
-    except ImportError as error:
-        raise InputError(
-            "steerable_cnn needs the library escnn, which cannot be imported "
-            f"({str(error).splitlines()[0]}): call pip install 'lattice-zoo[escnn]' and then "
-            "pip install --no-deps escnn==1.0.11, with Python 3.12 or older."
-        ) from error
-    return escnn
-
-
-class _Space(NamedTuple):
-    """escnn's D4 on the plane, matched with ours."""
-
-    gspace: Any
-    elements: tuple[Any, ...]  # theirs, in the order of ours
-
-
-@lru_cache(maxsize=1)
-def _space() -> _Space:
-    from latticezoo.symmetry.point_groups import D
-
-    gspace = load_escnn().gspaces.flipRot2dOnR2(4)
-    theirs = {element: gspace.basespace_action(element) for element in gspace.fibergroup.elements}
-    # Our x is the row and our y the column of the image; to escnn the column is x, and y is minus
-    # the row. That is one quarter turn of the frame.
-    frame = np.array([[0.0, 1.0], [-1.0, 0.0]])
-    elements = []
-    for matrix in D(4).matrices:
-        turned = frame @ matrix @ frame.T
-        (match,) = [e for e, other in theirs.items() if np.abs(other - turned).max() < 1e-6]
-        elements.append(match)
-    return _Space(gspace, tuple(elements))
-
-
-def field_type(group: FiniteGroup, spec: str) -> Any:
-    """escnn's type of a field whose values are in our convention.
-
-    Args:
-        group: D4, the site group of the square lattice.
-        spec: Representation, such as ``"2xA1+B1"`` or ``"vector"``.
-    """
-    blocks = group.representation(spec).blocks
-    parts = [_irreducible(group, name) for count, name, _ in blocks for _ in range(count)]
-    return load_escnn().nn.FieldType(_space().gspace, parts)
-
-
-def regular_type(copies: int) -> Any:
-    """The type of several copies of the regular representation, eight channels each."""
-    gspace = _space().gspace
-    return load_escnn().nn.FieldType(gspace, [gspace.regular_repr] * copies)
-
-
-@lru_cache
-def _irreducible(group: FiniteGroup, name: str) -> Any:
-    """An irrep, or the vector, as escnn's irrep in another basis."""
-    space, ours = _space(), group.representation(name).matrices
-    for irrep in space.gspace.fibergroup.irreps():
-        their = np.stack([irrep(element) for element in space.elements])
-        seed = np.random.default_rng(0).normal(size=(ours.shape[-1], irrep.size))
-        basis = np.einsum("gij,jk,glk->il", ours, seed, their)
-        size = np.linalg.norm(basis) / np.sqrt(len(basis))
-        if size > 1e-6:  # otherwise nothing intertwines the two, by Schur's lemma
-            return load_escnn().group.Representation(
-                space.gspace.fibergroup, name, [irrep.id], np.round(basis / size, 12)
-            )
-    raise ValueError(f"{name!r} is no irrep of {group.name}")
 
 
 class SteerableConv(nn.Module):
@@ -167,51 +91,41 @@ class SteerableConv(nn.Module):
                     min(shells, key=lambda r: abs(r - radius))
                 ],
             }
-        self.conv = (
-            load_escnn()
-            .nn.R2Conv(
-                source,
-                target,
-                kernel,
-                padding=kernel // 2,
-                padding_mode="circular",
-                bias=constant,
-                recompute=True,
-                **choice,
-            )
-            .train()
+        self.conv = load_escnn().nn.R2Conv(
+            source,
+            target,
+            kernel,
+            padding=kernel // 2,
+            padding_mode="circular",
+            bias=constant,
+            **choice,
         )
-        self._originals = self._exact_constants(group, source, target, kernel)
+        originals = {}
+        expansion = self.conv.basisexpansion
+        for pair in expansion._representations_pairs:
+            name = f"block_expansion_{expansion._escape_pair(pair)}"
+            shared = expansion.get_submodule(name)
+            # The analytical basis is only read, and may be shared.
+            own = copy.deepcopy(shared, {id(shared.basis): shared.basis})
+            expansion.register_module(name, own)
+            key = (*pair, kernel, filters)
+            if key not in _exact_blocks:
+                representations = [
+                    next(r for r in kind.representations if r.name == part)
+                    for kind, part in zip((source, target), pair, strict=True)
+                ]
+                _exact_blocks[key] = _exact_block(own, group, *representations, expansion.points)
+            originals[f"_basisexpansion.{name}.sampled_basis"] = _exact_blocks[key]
+        if self.conv.bias is not None:
+            rows = self.conv.bias_expansion.double().numpy()
+            exact = matrices(target.representations).mean(0) @ rows
+            originals["bias_expansion"] = _checked(exact, rows)
+        self._originals = originals
         for module in self.conv.modules():
             for name, buffer in list(module.named_buffers(recurse=False)):
                 module.register_buffer(name, buffer, persistent=False)
+        self.conv.train()  # drops the copies of the expanded filters
         self._restore()
-
-    def _exact_constants(
-        self, group: FiniteGroup, source: Any, target: Any, kernel: int
-    ) -> dict[str, Tensor]:
-        """All floating-point buffers that escnn's layer needs, equivariant to double precision."""
-        expansion = self.conv.basisexpansion
-        originals = {}
-        table = _turned_pixels(group, kernel)
-        for pair in expansion._representations_pairs:
-            name = f"block_expansion_{expansion._escape_pair(pair)}"
-            block = expansion.get_submodule(name)
-            found = _sample(block, expansion.points)
-            into, out = (
-                _matrices([next(r for r in kind.representations if r.name == part)])
-                for kind, part in zip((source, target), pair, strict=True)
-            )
-            # K(d) = ρ_out(g)ᵀ K(g d) ρ_in(g), in the mean over the group.
-            exact = np.einsum("gji,bjkgp,gkl->bilp", out, found[..., table], into) / group.order
-            _check_change(exact, block.sampled_basis, name)
-            originals[f"_basisexpansion.{name}.sampled_basis"] = exact
-        if self.conv.bias is not None:
-            rows = self.conv.bias_expansion
-            exact = _matrices(target.representations).mean(0) @ rows.double().numpy()
-            _check_change(exact, rows, "bias_expansion")
-            originals["bias_expansion"] = exact
-        return {name: torch.from_numpy(exact) for name, exact in originals.items()}
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         super()._apply(fn, recurse)
@@ -245,31 +159,32 @@ class SteerableConv(nn.Module):
         return plain.requires_grad_(False)
 
 
-def _matrices(representations: Sequence[Any]) -> np.ndarray:
-    """Matrices of a sum of our representations, ``[8, C, C]``; all entries are 0, 1 or −1."""
-    elements = _space().elements
-    size, start = sum(part.size for part in representations), 0
-    total = np.zeros((len(elements), size, size))
-    for part in representations:
-        stop = start + part.size
-        total[:, start:stop, start:stop] = np.rint([part(element) for element in elements])
-        start = stop
-    return total
+#: Bases by names of the representations, side of the kernel and choice of filters.
+_exact_blocks: dict[tuple[str, str, int, str], Tensor] = {}
 
 
-def _sample(block: Any, points: np.ndarray) -> np.ndarray:
-    """The filters of a block of escnn's basis, ``[basis, out, in, pixels]``, double precision."""
+def _exact_block(
+    block: Any, group: FiniteGroup, source: Any, target: Any, points: np.ndarray
+) -> Tensor:
+    """Filters of a block of escnn's basis, ``[basis, out, in, pixels]``, to double precision."""
     from escnn.nn.modules.basismanager.basisexpansion_singleblock import normalize_basis
 
     basis = copy.deepcopy(block.basis).double()
-    found = basis.sample(torch.from_numpy(points).double()).permute(1, 2, 3, 0)
-    sizes = torch.tensor([element["shape"][0] for element in block.basis], dtype=found.dtype)
-    return normalize_basis(found, sizes)[block._mask].numpy()
+    sampled = basis.sample(torch.from_numpy(points).double()).permute(1, 2, 3, 0)
+    sizes = torch.tensor([element["shape"][0] for element in block.basis], dtype=sampled.dtype)
+    found = normalize_basis(sampled, sizes)[block._mask].numpy()
+    # K(d) = ρ_out(g)ᵀ K(g d) ρ_in(g), in the mean over the group.
+    turned = found[..., _turned_pixels(group, round(len(points) ** 0.5))]
+    into, out = matrices([source]), matrices([target])
+    exact = np.einsum("gji,bjkgp,gkl->bilp", out, turned, into, optimize=True) / group.order
+    return _checked(exact, found)
 
 
-def _check_change(exact: np.ndarray, found: Tensor, name: str) -> None:
-    if np.abs(exact - found.double().numpy()).max() > _SAMPLING_ERROR:
-        raise RuntimeError(f"escnn's {name} is not equivariant in our convention")
+def _checked(exact: np.ndarray, found: np.ndarray) -> Tensor:
+    """Exact numbers, if they differ from what was found by no more than rounding."""
+    if np.abs(exact - found).max() > _SAMPLING_ERROR:
+        raise RuntimeError("escnn's filters are not equivariant in our convention")
+    return torch.from_numpy(exact)
 
 
 def _turned_pixels(group: FiniteGroup, kernel: int) -> np.ndarray:
@@ -386,7 +301,7 @@ class SteerableNetwork(nn.Module):
                 return plain
         # Made for later use too: tensors made in inference mode could not take part in autograd.
         with torch.inference_mode(False), torch.no_grad():
-            plain = [layer.export() for layer in [*self.layers, self.readout]]  # type: ignore[operator]
+            plain = [layer.export() for layer in [*self.layers, self.readout]]
             self._exported = [weight.clone() for weight in weights], plain
         return plain
 
