@@ -31,6 +31,8 @@ _HOME = {
     "JahnTeller": "jahn_teller_module",
     "SyntheticData": "synthetic",
     "evaluation_data": "module",
+    "compare_populations": "populations",
+    "driver_errors": "populations",
 }
 __all__ = sorted(_HOME)
 

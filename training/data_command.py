@@ -1,8 +1,9 @@
-"""Make exact datasets, describe a dataset file, or list what can be made.
+"""Make datasets with exact labels, describe or check a dataset file, list what can be made.
 
   latticezoo data make holstein_square --lattice 40 --seed 1
   latticezoo data make holstein_square --help
   latticezoo data info FILE
+  latticezoo data check FILE        # trajectories driven by a network beside exact ones
   latticezoo data list
 
 Interrupted or killed, `data make` goes on from the finished parts when it is run again.
@@ -21,8 +22,8 @@ from latticezoo.symmetry.errors import InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the sub-commands ``make``, ``info`` and ``list``."""
-    commands = parser.add_subparsers(dest="action", required=True, metavar="make|info|list")
+    """Add the sub-commands ``make``, ``info``, ``check`` and ``list``."""
+    commands = parser.add_subparsers(dest="action", required=True, metavar="make|info|check|list")
     make = commands.add_parser(
         "make", help="make a dataset by a recipe", allow_abbrev=False, add_help=False
     )
@@ -33,6 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     info.add_argument("file", help="HDF5 file of a dataset")
     info.add_argument("--json", action="store_true", help="as JSON, for programs")
     info.add_argument("--seed", type=int, default=0, help="seed of the split that is shown")
+    check = commands.add_parser(
+        "check", help="compare trajectories driven by a network with exact ones", allow_abbrev=False
+    )
+    check.add_argument("file", help="HDF5 file of a dataset")
+    check.add_argument("--driver", help="network to measure instead of the one that the file names")
+    check.add_argument("--times", action="store_true", help="show means at every time")
+    check.add_argument("--json", action="store_true", help="as JSON, for programs")
     listing = commands.add_parser("list", help="list recipes and datasets", allow_abbrev=False)
     listing.add_argument("--json", action="store_true", help="as JSON, for programs")
 
@@ -41,6 +49,8 @@ def run(args: argparse.Namespace) -> int:
     """Run the sub-command; give the exit status."""
     if args.action == "make":
         return _make(args)
+    if args.action == "check":
+        return _check(args)
     return _info(args) if args.action == "info" else _list(args)
 
 
@@ -148,6 +158,14 @@ def _reader(hint: Any) -> Any:
 def _info(args: argparse.Namespace) -> int:
     facts = describe_file(args.file, args.seed)
     print(json.dumps(facts, indent=2, ensure_ascii=False) if args.json else _readable(facts))
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from latticezoo.training.data_check import check_file, readable
+
+    facts = check_file(args.file, args.driver)
+    print(json.dumps(facts, indent=2) if args.json else readable(facts, args.times))
     return 0
 
 
