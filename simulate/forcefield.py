@@ -161,8 +161,20 @@ class LearnedForceField:
         with torch.no_grad():
             like = next(iter(fields.values()))
             inputs = {name: self._to_model(values) for name, values in fields.items()}
-            forces = self._assemble(self.model(inputs, lattice), like, fields, lattice)
+            forces = self._assemble(self._predict(inputs, lattice), like, fields, lattice)
         return {name: force.detach() for name, force in forces.items()}
+
+    def _predict(self, inputs: dict[str, Tensor], lattice: Lattice) -> Mapping[str, Tensor]:
+        """What the network says; at the potential of the system, where that is fixed.
+
+        A network that searches the potential of a fixed number of particles is then evaluated once.
+        """
+        network: Any = self.model
+        potential = getattr(self.system, "chemical_potential", None)
+        if potential is None or getattr(network, "conserved", None) is None:
+            return self.model(inputs, lattice)
+        like = next(iter(inputs.values()))
+        return network.at_potential(inputs, lattice, like.new_full(like.shape[:1], potential))
 
     def _assemble(
         self, predictions: Fields, like: Tensor, fields: Fields, lattice: Lattice

@@ -78,6 +78,15 @@ def test_a_network_keeps_number_symmetry_and_independence_of_the_batch():
     assert_equivariant(network, task, lattice, tolerance=1e-10)
 
 
+def test_a_system_at_fixed_potential_asks_for_no_number():
+    network = create_model("lattice_enn", create_system("holstein_strong").task(), width=8)
+    system = create_system("holstein_strong", chemical_potential=0.5)
+    lattice, Q = square(6), 4 * torch.randn(2, 36, 1)
+    forces = system.learned(network).forces({"Q": Q}, lattice)
+    found = network.at_potential({"Q": Q}, lattice, torch.full((2,), 0.5))
+    torch.testing.assert_close(forces, system.assemble(found, {"Q": Q}, lattice))
+
+
 def test_training_takes_the_potential_from_the_data():
     task = create_system("holstein_strong").task()
     network = create_model("lattice_enn", task, width=8, blocks=1)
