@@ -263,7 +263,7 @@ tags: [physics, lattice, force-field, equivariant]
 ---
 # {name}
 
-`{network.registry_name}` for the task `{metrics["task"]}`: it maps {field} to {target} \
+{_title(network)} for the task `{metrics["task"]}`: it maps {field} to {target} \
 ({"n − ½ of the electrons" if target == "density" else "in the units of the system"}).
 Physics: {title} model, {parameters}; energies in units of the hopping t.
 
@@ -295,7 +295,8 @@ Largest relative error over {found["equivariance_group"]}:
 {train["random"]} random configurations and {train["trajectory"]} quench frames on \
 {metrics["lattice"]}; {found["training_seconds"]:.0f} s of training\
 {f", {found['epochs']} epochs" if "epochs" in found else ""}. {found["parameters"]:,} parameters, \
-{found["sites_per_second"]:.2g} sites per second in inference, float32.
+{found["sites_per_second"]:.2g} sites per second in inference, \
+{str(network.dtype).removeprefix("torch.")}.
 Hardware: {hardware}.
 Options: {options}.
 
@@ -305,3 +306,11 @@ It knows the parameters, the temperature and the kind of states named above, and
 other couplings or temperatures need other weights. It sees {network.receptive_radius:.3g} bond \
 lengths around a site. Every number on this page comes from metrics.json beside it.
 """
+
+
+def _title(network: ZooModel) -> str:
+    count = network.config().get("ensemble", 1)
+    name = f"`{network.registry_name}`"
+    return (
+        f"An ensemble of {count} {name}, with the spread as an uncertainty," if count > 1 else name
+    )

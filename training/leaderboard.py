@@ -27,12 +27,15 @@ COLUMNS = (
     Column("label", "network", "{}"),
     Column("rmse_trajectory", "RMSE, share of\nspread,\ntrajectory", "{:.4f}", "share_trajectory"),
     Column("rmse_random", "RMSE, share of\nspread,\nrandom", "{:.4f}", "share_random"),
+    Column("rmse_all", "\n\nall", "{:.4f}"),
     Column("rmse_transfer", "RMSE on\n{transfer}", "{:.4f}"),
     Column("equivariance_float64", "equivariance\nerror,\nfloat64", "{:.0e}"),
     Column("equivariance_float32", "\n\nfloat32", "{:.0e}"),
     Column("parameters", "parameters", "{:,}"),
     Column("training_seconds", "training\n(s)", "{:.0f}"),
-    Column("sites_per_second", "inference,\none thread\n(sites/s)", "{:.2g}"),
+    Column("epochs", "epochs", "{}"),
+    Column("training_sites_per_second", "training\n(sites/s)", "{:.2g}"),
+    Column("microseconds_per_site", "inference,\none thread\n(µs/site)", "{:.3g}"),
 )
 
 

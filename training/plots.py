@@ -1,4 +1,4 @@
-"""Pictures: parity, error histograms, accuracy against cost, correlations, maps, growth.
+"""Pictures: parity, error histograms, learning curves, correlations, maps, growth.
 
 Every function takes plain arrays, writes one PNG (beside, then renamed) and returns its path. The
 backend is Agg: no display is needed. Colours are those of Okabe and Ito, which colour-blind readers
@@ -188,55 +188,6 @@ def error_histogram(
     return Path(path)
 
 
-def accuracy_against_cost(
-    path: PathLike, rows: Sequence[Mapping[str, Any]], quantity: str, spread: float | None = None
-) -> Path:
-    """Held-out error against inference time a site and against the number of parameters.
-
-    Args:
-        path: The PNG.
-        rows: Mappings with ``label``, ``rmse``, ``seconds_per_site`` and ``parameters``.
-        quantity: Name and unit of the error.
-        spread: Standard deviation of the target, drawn as the line of knowing nothing.
-
-    Returns:
-        The path.
-    """
-    with figure(path, ncols=2, figsize=(9.6, 4.0), sharey=True) as (_, axes):
-        panels = (
-            ("seconds_per_site", 1e6, "inference time (µs per site)"),
-            ("parameters", 1, "parameters"),
-        )
-        for ax, (key, factor, label) in zip(axes[0], panels, strict=True):
-            for index, row in enumerate(rows):
-                ax.plot(
-                    row[key] * factor,
-                    row["rmse"],
-                    MARKERS[index % len(MARKERS)],
-                    color=PALETTE[index % len(PALETTE)],
-                    ms=9,
-                    label=row["label"],
-                )
-            if spread is not None:
-                ax.axhline(spread, color="0.35", lw=1, ls="--")
-                ax.annotate(
-                    "spread of the target",
-                    (0.98, spread),
-                    xycoords=("axes fraction", "data"),
-                    xytext=(0, 3),
-                    textcoords="offset points",
-                    ha="right",
-                    fontsize=9,
-                    color="0.35",
-                )
-            ax.set(xscale="log", yscale="log", xlabel=label)
-            ax.margins(0.15)
-        _plain_ticks(axes[0, 0])
-        axes[0, 0].set_ylabel(f"held-out RMSE of {quantity}\n(states along trajectories)")
-        axes[0, 1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return Path(path)
-
-
 def correlation(
     path: PathLike,
     distances: np.ndarray,
@@ -377,7 +328,7 @@ def growth(
             xlabel=f"time t ({time_unit})",
             ylabel="correlation length L (lattice constants)",
         )
-        _plain_ticks(ax)
+        plain_ticks(ax)
         ax.legend(loc="best")
     return Path(path)
 
@@ -406,12 +357,12 @@ def learning_curve(
                 label=label,
             )
         ax.set(yscale="log", xlabel="training time (s)", ylabel=f"validation RMSE of {quantity}")
-        _plain_ticks(ax)
+        plain_ticks(ax)
         ax.legend(loc="best")
     return Path(path)
 
 
-def _plain_ticks(ax: Axes) -> None:
+def plain_ticks(ax: Axes) -> None:
     """Write 2, 5, 10 on a short logarithmic axis, not powers of ten."""
     from matplotlib.ticker import FuncFormatter, LogLocator
 

@@ -13,6 +13,7 @@ from latticezoo.datasets.module import LatticeData
 from latticezoo.training import plots
 from latticezoo.training.baselines import MeanBaseline, baselines
 from latticezoo.training.callbacks import describe_data
+from latticezoo.training.cost_plot import accuracy_against_cost
 from latticezoo.training.evaluate import (
     Model,
     Pairs,
@@ -94,10 +95,21 @@ class Results:
         self.networks[label] = network
         if record and folder.metrics.exists():
             table = np.genfromtxt(folder.metrics, delimiter=",", names=True, deletechars="")
+            columns = {name: np.atleast_1d(table[name]) for name in table.dtype.names or ()}
             self.histories[label] = {
-                name: np.atleast_1d(table[name]) for name in ("seconds", "val/rmse")
+                name: columns[name]
+                for name in ("seconds", "val/rmse", "val/rmse_trajectory")
+                if name in columns
             }
+            row["training_sites_per_second"] = self._training_speed(columns)
         return row
+
+    def _training_speed(self, columns: Mapping[str, np.ndarray]) -> float:
+        """Sites that went through training in a second; those of an ensemble count once."""
+        samples = len(self.data.samples("train"))
+        steps_per_epoch = -(-samples // self.data.batch_size)
+        epochs = columns["step"][-1] / steps_per_epoch
+        return float(epochs * samples * self.data.lattice.n_sites / columns["seconds"][-1])
 
     def measure(self, label: str, model: Model) -> dict[str, Any]:
         """Errors, equivariance, size and speed of any map."""
@@ -120,6 +132,7 @@ class Results:
         row["parameters"] = parameter_count(model)
         row["sites_per_second"] = speed
         row["seconds_per_site"] = 1 / speed
+        row["microseconds_per_site"] = 1e6 / speed
         return row
 
     def write(self, out: Path, settings: Mapping[str, Any]) -> list[Path]:
@@ -167,7 +180,9 @@ class Results:
         pictures = [
             plots.parity(out / "parity.png", shown, self.quantity),
             plots.error_histogram(out / "errors.png", differences, self.quantity),
-            plots.accuracy_against_cost(out / "cost.png", trained, self.quantity, spread),
+            accuracy_against_cost(
+                out / "accuracy_cost.png", trained, self.histories, self.quantity, spread
+            ),
         ]
         if self.histories:
             pictures.append(

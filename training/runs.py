@@ -137,9 +137,10 @@ class RunFolder:
 
 
 def _with_later_options(old: dict[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """An older identity with the training options that came into the library after it.
+    """An older identity with the options that came into the library after it.
 
-    A run that was made before an option existed stays a run with the default of today.
+    A run that was made before an option existed stays a run with what is off, or the default of
+    training, today.
     """
     from latticezoo.zoo.optimization import TRAINING_DEFAULTS
 
@@ -149,7 +150,7 @@ def _with_later_options(old: dict[str, Any], new: Mapping[str, Any]) -> dict[str
     later = {
         name: value
         for name, value in new["network"]["options"].items()
-        if name not in network["options"] and TRAINING_DEFAULTS.get(name) == value
+        if name not in network["options"] and (not value or TRAINING_DEFAULTS.get(name) == value)
     }
     return {**old, "network": {**network, "options": {**network["options"], **later}}}
 

@@ -12,7 +12,6 @@ from latticezoo.symmetry.errors import InputError
 from latticezoo.symmetry.lattices import Lattice, Shell
 from latticezoo.zoo.base import ZooModel
 from latticezoo.zoo.learning import batch_size
-from latticezoo.zoo.optimization import TRAINING_DEFAULTS
 from latticezoo.zoo.registry import model_class
 
 
@@ -54,8 +53,9 @@ class Ensemble(ZooModel):
         first = members[0]
         if any(member.config() != first.config() for member in members):
             raise InputError("the members of an ensemble must have the same task and options.")
-        training = {name: first.options[name] for name in TRAINING_DEFAULTS}
-        super().__init__(first.task, architecture=first.options, **training)
+        super().__init__(first.task)
+        self.options = dict(first.options)
+        self.save_hyperparameters({**first.hparams, "ensemble": len(members)}, logger=False)
         self.registry_name = first.registry_name
         self.members = nn.ModuleList(members)
 

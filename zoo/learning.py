@@ -237,8 +237,15 @@ class Learner(LightningModule):
         ]
 
     def configure_callbacks(self) -> Any:
-        """Lightning hook: the moving average of the weights, when it is on."""
-        if not self.options["ema"]:
+        """Lightning hook: the moving average of the weights, when it is on.
+
+        As the first of the hooks it also brings the network to double precision where the trainer
+        wants it. Lightning does so only after it has copied the network for the average and loaded
+        the checkpoint of a resumed run, and both would be rounded.
+        """
+        if self.trainer.precision == "64-true":
+            self.double()
+        if not self.options["ema"] or self.trainer.state.fn != "fit":
             return []
         from pytorch_lightning.callbacks import EMAWeightAveraging
 

@@ -32,6 +32,14 @@ def test_compare_measures_all_and_goes_on(command):
         assert 0 < float(row["rmse_trajectory"]) < 1
         assert float(row["rmse_transfer"]) > 0
         assert float(row["sites_per_second"]) > 0
+        per_site = float(row["microseconds_per_site"])
+        assert per_site == pytest.approx(1e6 / float(row["sites_per_second"]))
+        # Two passes over 16 random configurations and 10 frames of 64 sites.
+        trained = float(row["training_sites_per_second"]) * float(row["training_seconds"])
+        assert trained == pytest.approx(2 * 26 * 64, rel=1e-2)
+        assert (int(row["epochs"]), int(row["parameters"]) > 0) == (2, True)
+        for kind in ("all", "trajectory", "random"):
+            assert float(row[f"rmse_{kind}"]) > 0
         share = float(row["rmse_random"]) / float(row["spread_random"])
         assert float(row["share_random"]) == pytest.approx(share)
         assert label in out
@@ -39,7 +47,7 @@ def test_compare_measures_all_and_goes_on(command):
     assert {"hardware", "versions", "members", "split_sizes", "system", "data"} <= set(details)
     errors = [m["rmse_trajectory"] for m in details["members"]]
     assert errors == sorted(errors)
-    for name in ("parity", "errors", "cost", "learning"):
+    for name in ("parity", "errors", "accuracy_cost", "learning"):
         assert f"board/{name}.png" in out
         assert Path(f"board/{name}.png").exists()
 

@@ -27,7 +27,13 @@ def test_the_demonstration_writes_pictures_and_a_card(small, capsys):
     ):
         assert step in out
     pictures = {path.name for path in Path("demo").rglob("*.png")}
-    assert {"parity.png", "errors.png", "cost.png", "correlation.png", "growth.png"} <= pictures
+    assert {
+        "parity.png",
+        "errors.png",
+        "accuracy_cost.png",
+        "correlation.png",
+        "growth.png",
+    } <= pictures
     (card,) = Path("demo/cards").iterdir()
     assert check_golden(card) < 1e-4
     for line in out.split("wrote:")[1].split():

@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import matplotlib as mpl
+import matplotlib.figure
 import numpy as np
 import pytest
 
 from latticezoo.training import plots
+from latticezoo.training.cost_plot import accuracy_against_cost, spread_out
 
 RANDOM = np.random.default_rng(0)
 
@@ -44,7 +46,8 @@ def draw_cost(path):
         {"label": "a", "rmse": 0.02, "seconds_per_site": 1e-6, "parameters": 1000},
         {"label": "b", "rmse": 0.03, "seconds_per_site": 3e-6, "parameters": 4000},
     ]
-    return plots.accuracy_against_cost(path, rows, "n − ½", spread=0.3)
+    history = {"seconds": np.array([1.0, 2, 4]), "val/rmse": np.array([0.3, 0.2, 0.25])}
+    return accuracy_against_cost(path, rows, {"a": history}, "n − ½", spread=0.3)
 
 
 def draw_correlation(path):
@@ -96,3 +99,24 @@ def test_settings_of_the_user_are_left_alone(tmp_path):
     before = mpl.rcParams["font.size"]
     draw_cost(tmp_path / "picture.png")
     assert mpl.rcParams["font.size"] == before
+
+
+def test_labels_are_moved_apart_in_order_and_no_further_than_needed():
+    assert spread_out([0.1, 0.5, 0.9], 0.1) == [0.1, 0.5, 0.9]
+    assert spread_out([0.5, 0.5], 0.1) == pytest.approx([0.45, 0.55])
+    assert spread_out([], 0.1) == []
+    wanted = np.sort(RANDOM.random(12))
+    moved = spread_out(list(wanted), 0.08)
+    assert np.diff(moved).min() > 0.08 - 1e-9
+    assert np.mean(moved) == pytest.approx(np.mean(wanted))
+
+
+def test_every_member_is_labelled_at_its_cost(tmp_path, axes_of):
+    draw_cost(tmp_path / "picture.png")
+    (axes,) = axes_of
+    inference, training = axes
+    assert {text.get_text() for text in inference.texts} >= {"a (1 k)", "b (4 k)"}
+    assert "a" in {text.get_text() for text in training.texts}
+    assert (inference.get_xscale(), inference.get_yscale()) == ("log", "log")
+    assert training.lines[0].get_ydata().tolist() == [0.3, 0.2, 0.2]  # lowest so far
+    assert inference.lines[1].get_xdata()[0] == pytest.approx(3.0)  # µs
