@@ -64,6 +64,7 @@ class TestLocalEnergies(ZooModelTests):
         Case(vector_task("diamond"), (diamond(1),), {**SMALL, "shells": 1}),
         Case(scalar_task("square"), (square(5),), {**SMALL, "output": "energy"}),
     )
+    golden = Path(__file__).parent / "golden_energies.json"
     unsuitable = (replace(modes_task(), conservative=()),)
     too_small = (square(4),)
 

@@ -1,5 +1,7 @@
 """The energy graph network: the shared suite, its equations, and what it must refuse."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -86,6 +88,7 @@ class TestDirectedBonds(ZooModelTests):
         Case(vector_task("diamond"), (diamond(1),), {"widths": [6]}),
     )
     too_small = (square(2),)
+    golden = Path(__file__).parent / "golden_energies.json"
 
 
 @pytest.mark.parametrize(
