@@ -97,3 +97,53 @@ def test_mistakes_are_told_in_one_sentence(made, tmp_path, capsys):
     made.write_bytes(made.read_bytes()[:3000])
     assert "no whole dataset file" in refused(capsys, "info", made)
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.h5"]
+
+
+DRIVEN = "--driver gcn.holstein_weak --exact_trajectories 1"
+
+
+def test_driven_trajectories_are_counted_and_checked(tmp_path, capsys):
+    path = tmp_path / "driven.h5"
+    words = [*TINY.split(), *DRIVEN.split(), "--out", str(path)]
+    assert main(["data", "make", "holstein_square", *words]) == 0
+    capsys.readouterr()
+    assert main(["data", "info", str(path)]) == 0
+    assert (
+        "4 frames from 2 trajectories driven by gcn.holstein_weak, 2 from 1 exact"
+        in capsys.readouterr().out
+    )
+    assert main(["data", "check", str(path)]) == 0
+    text = capsys.readouterr().out
+    for part in ("1 exact trajectories, 2 driven", "energy_per_site", "driven trajectory"):
+        assert part in text
+    assert main(["data", "check", str(path), "--times"]) == 0
+    assert capsys.readouterr().out.count("exact") > text.count("exact")
+    assert main(["data", "check", str(path), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["driver"]["populations"]["driven trajectory"]["samples"] == 4
+    assert facts["missing"] == []
+
+
+def test_a_check_without_driven_trajectories_is_refused(made, capsys):
+    assert "holds no trajectories driven" in refused(capsys, "check", made)
+
+
+def test_a_check_without_exact_trajectories_measures_the_driver(tmp_path, capsys):
+    path = tmp_path / "driven.h5"
+    words = [*TINY.split(), "--driver", "gcn.holstein_weak", "--out", str(path)]
+    assert main(["data", "make", "holstein_square", *words]) == 0
+    capsys.readouterr()
+    assert main(["data", "check", str(path)]) == 0
+    text = capsys.readouterr().out
+    assert "a comparison needs both" in text
+    assert "driven trajectory" in text
+    assert "unknown driver" in refused(capsys, "check", path, "--driver", "gcn.none")
+
+
+def test_a_bad_driver_writes_nothing(tmp_path, capsys):
+    words = [*TINY.split(), "--preset", "holstein_strong", "--first_time", "1"]
+    words += ["--driver", "gcn.holstein_weak"]
+    out = tmp_path / "bad.h5"
+    said = refused(capsys, "make", "holstein_square", *words, "--out", out)
+    assert "trained on another system" in said
+    assert not list(tmp_path.iterdir())
