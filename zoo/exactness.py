@@ -110,7 +110,7 @@ def train_a_little(network: ZooModel, lattice: Lattice, steps: int = 5, seed: in
     network.train()
     for _ in range(steps):
         optimizer.zero_grad()
-        network.loss(network(batch["fields"], lattice), batch).backward()  # type: ignore[no-untyped-call]
+        network.loss(network(batch["fields"], lattice), batch).backward()
         optimizer.step()
     return network.eval()
 
