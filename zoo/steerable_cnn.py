@@ -41,9 +41,10 @@ class SteerableCNN(ZooModel):
     derivatives of its sum; such a network has ``energy(fields, lattice)``.
 
     Presets:
-        ``compact``: residual layers; trains in minutes on one core.
+        ``compact``: five residual layers of 64 channels with all equivariant filters, 18,752
+        weights for one odd scalar in and out; trains in minutes on one core.
         ``wide``: four layers of 64 channels as escnn's users would write them, with its own choice
-        of filters.
+        of filters; 9,384 weights.
 
     Args:
         task: What to learn.
@@ -67,14 +68,14 @@ class SteerableCNN(ZooModel):
     presets: ClassVar = {
         "compact": {
             "output": "direct",
-            "copies": 6,
-            "layers": 6,
+            "copies": 8,
+            "layers": 5,
             "first_kernel": 5,
             "kernel": 3,
             "activation": "elu",
             "filters": "all",
             "residual": True,
-            "learning_rate": 4e-3,
+            "learning_rate": 1e-2,
         },
         "wide": {
             "copies": 8,
