@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -21,6 +21,9 @@ from latticezoo.simulate.forcefield import Fields, LearnedForceField
 from latticezoo.simulate.systems.adiabatic import AdiabaticSystem
 from latticezoo.symmetry.errors import InputError
 from latticezoo.symmetry.lattices import Lattice
+
+if TYPE_CHECKING:
+    from latticezoo.zoo.base import ZooModel
 
 #: What a system has besides the forces; a driver may be trained with other values.
 _INERTIA = ("mass", "damping")
@@ -66,7 +69,6 @@ class Driver:
                 system, or does not fit on the lattice.
         """
         from latticezoo.zoo.loading import load_network, trained_system
-        from latticezoo.zoo.pretrained import weights_bytes
 
         network = load_network(name, what="driver")
         learned = network.task.targets[0].name
@@ -79,8 +81,7 @@ class Driver:
             )
         _check_system(name, trained_system(name), system)
         lattice.require(network.required_shells, what=f"the driver {name!r}")
-        digest = hashlib.sha256(weights_bytes(network)).hexdigest()
-        return cls(name, digest, system.learned(network))
+        return cls(name, weights_sha256(network), system.learned(network))
 
     @property
     def network(self) -> Any:
@@ -131,6 +132,13 @@ class Driver:
         """Displacement beyond which a trajectory that starts from Q has blown up."""
         system: Any = self.force_field.system
         return BOUND * max(float(Q.abs().max()), abs(system.Q0))
+
+
+def weights_sha256(network: ZooModel) -> str:
+    """SHA-256 of the weights in the safetensors format: that of the file in a card."""
+    from latticezoo.zoo.pretrained import weights_bytes
+
+    return hashlib.sha256(weights_bytes(network)).hexdigest()
 
 
 def _check_system(name: str, trained: Mapping[str, Any] | None, system: AdiabaticSystem) -> None:

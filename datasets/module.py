@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from latticezoo.datasets.batches import Batch, Samples, loader
+from latticezoo.datasets.driven import DRIVER_OPTIONS
 from latticezoo.datasets.labelled import KINDS, LabelledData
 from latticezoo.datasets.make import make_dataset
-from latticezoo.datasets.quenches import DRIVER_OPTIONS, QuenchRecipe
+from latticezoo.datasets.quenches import QuenchRecipe
 from latticezoo.datasets.registry import Recipe, check_count, register_data
 from latticezoo.datasets.split import HELD_OUT, SPLITS, check_fractions, split_by_group
 from latticezoo.datasets.torus import torus_task

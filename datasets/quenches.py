@@ -22,9 +22,10 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from latticezoo.datasets.driver import Driver, DriverError
+from latticezoo.datasets.driven import DrivenRecipe
+from latticezoo.datasets.driver import DriverError
 from latticezoo.datasets.labelled import RANDOM, TRAJECTORY, LabelledData, Source
-from latticezoo.datasets.registry import Recipe, Unit, check_count
+from latticezoo.datasets.registry import Unit, check_count
 from latticezoo.datasets.torus import parse_lattice, torus_task
 from latticezoo.simulate import initial
 from latticezoo.simulate.dynamics.langevin import Langevin
@@ -38,18 +39,15 @@ from latticezoo.symmetry.fields import Field
 from latticezoo.symmetry.lattices import Lattice
 from latticezoo.symmetry.tasks import Task
 
-#: Options that stand in a file only where trajectories are driven by a network.
-DRIVER_OPTIONS = ("driver", "driver_sha256", "exact_trajectories")
-#: Side of the lattice on which the starts of a driver are checked.
-_SMALL = 12
 _OVERRIDES = ("temperature", "g", "k", "filling", "mass", "damping")
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuenchRecipe(Recipe):
+class QuenchRecipe(DrivenRecipe):
     """Random configurations and frames of quenches of an adiabatic model, labelled exactly.
 
-    Amplitudes are in units of g/k, times in units of tau0 = √(m/k), energies in units of t.
+    Amplitudes are in units of g/k, times in units of tau0 = √(m/k), energies in units of t. Options
+    as :class:`~latticezoo.datasets.driven.DrivenRecipe`, and:
 
     Args:
         lattice: Linear size, or a lattice such as ``square(12, 16)``; even sides.
@@ -68,12 +66,6 @@ class QuenchRecipe(Recipe):
         last_time: Time of the last frame, the end of the quench.
         dt: Time step.
         start_amplitude: Amplitude of the random start.
-        driver: Network whose forces drive the quenches: pretrained name, checkpoint, run folder
-            or card folder. Without one the forces are exact.
-        exact_trajectories: Of driven quenches, the first so many are driven by exact forces, to
-            compare the two populations.
-        driver_sha256: SHA-256 of the driver's weights: found out when it is not given, checked
-            when it is.
         seed: Seed of everything that is random.
 
     Raises:
@@ -96,17 +88,12 @@ class QuenchRecipe(Recipe):
     last_time: float = 40.0
     dt: float = 0.1
     start_amplitude: float = 1.0
-    driver: str | None = None
-    exact_trajectories: int = 0
-    driver_sha256: str | None = None
     seed: int = 0
 
     #: Name of the model, for sentences, and its parameter sets.
     model: ClassVar[str]
     presets: ClassVar[Mapping[str, AdiabaticSystem]]
     family: ClassVar[str]
-    #: All targets that a file holds labels for; the first is that of the file's task.
-    targets: ClassVar[tuple[str, ...]]
     #: Options that replace a parameter of the preset.
     overrides: ClassVar[tuple[str, ...]] = _OVERRIDES
     #: Range of the amplitudes A, and of the strengths B of the background, in units of g/k.
@@ -134,7 +121,7 @@ class QuenchRecipe(Recipe):
             self.geometry.stagger  # noqa: B018  raises for odd sides
         if self.trajectories:
             self.frame_steps()  # raises when there are too few steps
-        self._check_driver()
+        self.check_driver()
 
     def _fill_in(self) -> None:
         """Fill in the options whose default depends on others."""
@@ -155,68 +142,6 @@ class QuenchRecipe(Recipe):
                 f"first_time is {self.first_time}; it must lie between 0 and last_time, "
                 f"{self.last_time}."
             )
-
-    def _check_driver(self) -> None:
-        """Load the driver, check it, and fill in the hash of its weights."""
-        check_count("exact_trajectories", self.exact_trajectories)
-        if not self.driver:
-            object.__setattr__(self, "driver", None)
-            for name in ("exact_trajectories", "driver_sha256"):
-                if getattr(self, name):
-                    raise InputError(
-                        f"{name} is {getattr(self, name)!r}, but no driver is given; without one "
-                        "all trajectories are exact."
-                    )
-            return
-        if self.exact_trajectories >= self.trajectories:
-            raise InputError(
-                f"exact_trajectories is {self.exact_trajectories} of {self.trajectories} "
-                f"trajectories, so the driver {self.driver!r} would drive none."
-            )
-        found = self.opened_driver.sha256
-        if self.driver_sha256 not in (None, found):
-            raise InputError(
-                f"the weights of the driver {self.driver!r} have the sha256 {found[:12]}…, not "
-                f"{self.driver_sha256[:12]}… as asked for; they were changed since."
-            )
-        object.__setattr__(self, "driver_sha256", found)
-        self.opened_driver.check_starts(*self._sample_starts())
-
-    def _sample_starts(self) -> tuple[dict[str, torch.Tensor], Lattice]:
-        """A few starting states on a small lattice that the driver fits on."""
-        lattice = self.geometry
-        small = Lattice(lattice.family, tuple(min(size, _SMALL) for size in lattice.shape))
-        try:
-            small.require(self.opened_driver.network.required_shells)
-        except InputError:
-            small = lattice
-        undriven = dict.fromkeys(("driver", "driver_sha256")) | {"exact_trajectories": 0}
-        recipe = replace(self, lattice=str(small), **undriven)
-        states = [recipe.initial_state(number).fields["Q"] for number in range(4)]
-        return {"Q": torch.cat(states)}, small
-
-    @cached_property
-    def opened_driver(self) -> Driver:
-        """The network that drives.
-
-        Raises:
-            InputError: There is none of that name, or it does not serve this system.
-        """
-        assert self.driver is not None
-        return Driver.open(self.driver, self.system, self.geometry, self.targets)
-
-    def is_driven(self, number: int) -> bool:
-        """Whether a network, not the exact solver, drives the trajectory of that number."""
-        return self.driver is not None and number >= self.exact_trajectories
-
-    def options(self) -> dict[str, Any]:
-        """All options; those of the driver only where there is one.
-
-        Data without a driver thus keep the identity they had before there were drivers.
-        """
-        options = super().options()
-        dropped = () if self.driver else DRIVER_OPTIONS
-        return {name: value for name, value in options.items() if name not in dropped}
 
     @property
     def _first(self) -> float:

@@ -17,6 +17,7 @@ from jsonargparse import ArgumentError, Namespace
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
+from latticezoo.datasets.driven import pinned
 from latticezoo.datasets.module import LatticeData
 from latticezoo.simulate.files import atomic_write
 from latticezoo.symmetry.errors import InputError
@@ -184,7 +185,7 @@ class LatticeCLI(LightningCLI):
             "seed": plain["seed_everything"],
             "budget": plain["budget"],
             "model": plain["model"],
-            "data": plain["data"],
+            "data": {**plain["data"], "init_args": pinned(plain["data"].get("init_args", {}))},
             "trainer": {k: v for k, v in trainer.items() if v is not None},
             # What is not asked for leaves no trace, so that older runs keep their names.
             **({} if plain["patience"] is None else {"patience": plain["patience"]}),

@@ -12,6 +12,7 @@ import torch
 
 from latticezoo.datasets import processes
 from latticezoo.datasets.cache import default_path, recipe_hash
+from latticezoo.datasets.driven import pinned
 from latticezoo.datasets.driver import Driver, DriverError
 from latticezoo.datasets.file import LabelledData, write_dataset
 from latticezoo.datasets.holstein import HolsteinChain, HolsteinSquare
@@ -271,6 +272,17 @@ def test_the_data_modules_take_a_driver(made, tmp_path):
     assert FromFile(str(made), content_hash=known).data.has_driven
     with pytest.raises(InputError, match="holds other data than asked for"):
         FromFile(str(made), content_hash="0" * 64)
+
+
+def test_runs_are_told_apart_by_what_lies_behind_names(made):
+    options = {**Holstein(**UNDRIVEN).hparams, "driver": None, "exact_trajectories": 0}
+    assert "exact_trajectories" not in pinned(options)
+    sha256 = HolsteinSquare(**DRIVEN).driver_sha256
+    assert pinned({**DRIVEN, "driver_sha256": None})["driver_sha256"] == sha256
+    with pytest.raises(InputError, match="unknown driver"):
+        pinned({"driver": "absent"})
+    found = pinned({"path": str(made), "content_hash": None})
+    assert found["content_hash"] == LabelledData.open(made).content_hash
 
 
 def test_mixed_parts_keep_their_column(data, tmp_path):

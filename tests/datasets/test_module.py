@@ -60,7 +60,8 @@ def test_task_lattice_and_system_are_known_without_data(tmp_path, monkeypatch):
 
 def test_batches_hold_what_a_network_needs(data):
     batch = next(iter(data.train_dataloader()))
-    assert set(batch) == {"fields", "targets", "energy", "kind", "lattice"}
+    given = {"fields", "targets", "energy", "chemical_potential", "kind", "lattice"}
+    assert set(batch) == given
     assert batch["lattice"] == data.lattice
     assert batch["fields"]["Q"].shape == batch["targets"]["density"].shape == (4, 16, 1)
     assert batch["energy"].shape == batch["kind"].shape == (4,)
