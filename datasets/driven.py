@@ -96,8 +96,9 @@ class DrivenRecipe(Recipe):
             small.require(self.opened_driver.network.required_shells)
         except InputError:
             small = lattice
-        undriven = dict.fromkeys(("driver", "driver_sha256")) | {"exact_trajectories": 0}
-        recipe = replace(self, lattice=str(small), **undriven)
+        recipe = replace(
+            self, lattice=str(small), driver=None, driver_sha256=None, exact_trajectories=0
+        )
         states = [recipe.initial_state(number).fields["Q"] for number in range(4)]
         return {"Q": torch.cat(states)}, small
 

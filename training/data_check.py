@@ -80,8 +80,9 @@ def _populations(found: dict[str, Any], every_time: bool) -> list[str]:
         return lines
     times = list(dict.fromkeys(row["time"] for row in by_time))
     deviates = {(row["quantity"], row["time"]): _z(row["z"]) for row in by_time}
-    rows = [(f"{time:g}", *(deviates[name, time] for name in names)) for time in times]
-    return [*lines, "", "  z at equal times", "", *_table([("time", *names), *rows])]
+    table: list[tuple[str, ...]] = [("time", *names)]
+    table += [(f"{time:g}", *(deviates[name, time] for name in names)) for time in times]
+    return [*lines, "", "  z at equal times", "", *_table(table)]
 
 
 def _means(row: dict[str, Any]) -> tuple[str, str, str]:
