@@ -181,6 +181,22 @@ def gather(values: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
     return _Gather.apply(values, *tables)
 
 
+def gathered_sum(columns: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
+    """Sums ``y(i) = Σ_k x_k(i + δ_k)``, differentiable any number of times.
+
+    The neighbours of a product are the product of the neighbours: where a linear map leaves fewer
+    channels, apply it first, one for each offset, and add up with this.
+
+    Args:
+        columns: ``[batch, sites, K · C]``, the offset slower than the channel.
+        tables: As given by :func:`neighbour_tables`.
+
+    Returns:
+        ``[batch, sites, C]``.
+    """
+    return _Collect.apply(columns, tables[1], tables[0])
+
+
 # ---- frames --------------------------------------------------------------------------------------
 
 

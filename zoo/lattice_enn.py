@@ -62,12 +62,11 @@ class BlockNetwork(nn.Module):
     ) -> None:
         super().__init__()
         features = Features(family, options["features"])
-        products = Features(family, f"{options['products']}x")
         self.embedding = Embedding(inputs, features, flips, options["embedding_shells"])
         self.readout = Readout(features, outputs, flips, options["readout_shells"])
         self.blocks = Blocks(
             features,
-            products,
+            options["products"],
             options["blocks"],
             options["shells"],
             2 ** len(flips),
@@ -143,9 +142,9 @@ class LatticeENN(ZooModel):
     (:class:`~latticezoo.zoo.layers.group_convolution.RegularNetwork`).
 
     ``body="products"``: any direct sum of irreps; each block mixes them over a neighbourhood by an
-    equivariant stencil, multiplies them at the site by Clebsch–Gordan coefficients, and adds the
-    result (:class:`~latticezoo.zoo.layers.enn.Block`). Products are polynomials: where densities
-    follow the sign of a large field they need more depth than a pointwise nonlinearity.
+    equivariant stencil, takes their Clebsch–Gordan products at the site, and adds the result
+    (:class:`~latticezoo.zoo.layers.enn.Block`). Products are polynomials: where densities follow
+    the sign of a large field they need more depth than a pointwise nonlinearity.
 
     In both, the two-element symmetries of the task are part of the group: every feature is even or
     odd under each of them, so that no second evaluation is needed.
@@ -175,8 +174,10 @@ class LatticeENN(ZooModel):
             rounded to whole functions on the site group, at least one.
         activation: Its nonlinearity: silu, relu, gelu, softplus or tanh.
         features: Irreps between the blocks, for every parity: such as ``"32xA1+8xB1+8xE"``, or
-            ``"8x"`` for as many copies of every irrep.
-        products: Copies of every irrep that a block multiplies.
+            ``"8x"`` for as many copies of every irrep, or ``"4xregular"`` for as many as four
+            functions on the site group hold.
+        products: Number of functions on the site group that a block multiplies, for every parity:
+            each holds every irrep as often as its dimension.
         blocks: Number of blocks.
         shells: Shells around a site that the stencil of a block sees.
         readout_shells: Shells around a site that the last map sees.
@@ -199,8 +200,8 @@ class LatticeENN(ZooModel):
             "embedding_shells": 2,
             "width": 32,
             "activation": "silu",
-            "features": "6x",
-            "products": 6,
+            "features": "4xregular",
+            "products": 4,
             "blocks": 6,
             "shells": 2,
             "readout_shells": 2,
@@ -211,7 +212,7 @@ class LatticeENN(ZooModel):
             "conserve": True,
         },
         "accurate": {"width": 64, "blocks": 8, "learning_rate": 3e-3},
-        "products": {"body": "products", "blocks": 3, "learning_rate": 2e-2},
+        "products": {"body": "products", "blocks": 4, "learning_rate": 2e-2},
         "e_fnn": _PUBLISHED,
         "paper": _PUBLISHED,
     }

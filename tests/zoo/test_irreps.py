@@ -7,10 +7,11 @@ import torch
 from latticezoo.symmetry.errors import InputError
 from latticezoo.symmetry.lattices import chain, diamond, honeycomb, square, triangular
 from latticezoo.symmetry.stencils import EquivariantLinear
+from latticezoo.zoo.layers import graph
 from latticezoo.zoo.layers.enn import Blocks
 from latticezoo.zoo.layers.irrep_linear import IrrepLinear
-from latticezoo.zoo.layers.irreps import Features, selection_sectors, square_routes
-from latticezoo.zoo.layers.products import SquareProduct
+from latticezoo.zoo.layers.irreps import Features, function_values, regular_spec
+from latticezoo.zoo.layers.products import FunctionProduct
 
 FAMILIES = ["chain", "square", "triangular", "honeycomb", "diamond"]
 
@@ -51,64 +52,81 @@ def test_layout_has_every_channel_once(family):
         assert features.layout.channels == features.channels
 
 
-def test_sectors_of_the_square_lattice_are_those_of_its_axis_mirrors():
-    sectors = selection_sectors(Features("square", "1x").group)
-    expected = [{("A1", 0), ("B1", 0)}, {("A2", 0), ("B2", 0)}, {("E", 0)}, {("E", 1)}]
-    assert [set(sector) for sector in sectors] == expected
-    assert [len(selection_sectors(Features(f, "1x").group)) for f in FAMILIES] == [2, 4, 4, 2, 4]
+@pytest.mark.parametrize("family", FAMILIES)
+def test_operations_permute_the_values_of_functions(family):
+    """The regular representation: (g f)(h) = f(g⁻¹ h)."""
+    group = Features(family, "1x").group
+    values = function_values(group)
+    np.testing.assert_allclose(values @ values.T, np.eye(group.order), atol=1e-14)
+    representation = group.representation(regular_spec(group)).matrices
+    for g in range(group.order):
+        permuted = np.zeros((group.order, group.order))
+        permuted[group.product_table[g], np.arange(group.order)] = 1
+        np.testing.assert_allclose(values @ representation[g] @ values.T, permuted, atol=1e-13)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_routes_are_all_quadratic_maps(family):
-    """As many as the symmetric square holds copies of each irrep, by characters."""
-    features = Features(family, "1x")
-    group = features.group
-    matrices_ = matrices(features).numpy()
-    trace = np.trace(matrices_, axis1=1, axis2=2)
-    squared = np.trace(matrices_ @ matrices_, axis1=1, axis2=2)
-    expected = group.decompose((trace**2 + squared) / 2)
-    routes = square_routes(features, 1, list(group.irreps))
-    found = {name: sum(r.irrep == name for r in routes) for name in group.irreps}
-    assert {name: count for name, count in found.items() if count} == expected
+def test_products_of_functions_hold_all_products_of_irreps(family):
+    """The part of type c in the product of functions of types a and b is not zero when it may be.
+
+    Two functions of every irrep are needed, as in a feature with a few copies.
+    """
+    group = Features(family, "1x").group
+    values = function_values(group)
+    names = [name for name, irrep in group.irreps.items() for _ in range(irrep.dim**2)]
+    generator = np.random.default_rng(0)
+    for a in group.irreps:
+        for b in group.irreps:
+            first, second = (
+                values @ np.where(np.array(names) == name, generator.normal(size=group.order), 0)
+                for name in (a, b)
+            )
+            parts = values.T @ (first * second)
+            found = {name for name, part in zip(names, parts, strict=True) if abs(part) > 1e-9}
+            assert found == set(group.tensor_product(a, b)), (a, b)
 
 
 @pytest.mark.parametrize("parities", [1, 2, 4])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_products_are_equivariant(family, parities):
-    features, out = Features(family, "2x"), Features(family, uneven(family))
-    layer = SquareProduct(features, out, parities)
-    values = torch.randn(parities, features.channels, 5)
+    out = Features(family, uneven(family))
+    group, after = out.group, matrices(out)
+    layer = FunctionProduct(2, out, parities)
+    values = list(torch.randn(parities, 1, 5, 2 * group.order))
     found = layer(values)
-    assert found.shape == (parities, 5, out.channels)
-    before, after = matrices(features), matrices(out)
-    for g in range(features.group.order):
-        expected = found @ after[g].T
-        torch.testing.assert_close(layer(before[g] @ values), expected, rtol=0, atol=1e-12)
-    for flip in range(1, parities):  # the two-element symmetries: parities with that bit change
-        signs = torch.tensor([-1.0 if p & flip & -flip else 1.0 for p in range(parities)])
-        signs = signs[:, None, None]
-        torch.testing.assert_close(layer(signs * values), signs * found, rtol=0, atol=1e-12)
+    assert [part.shape for part in found] == [(1, 5, out.channels)] * parities
+    for g in range(group.order):
+        turned = [torch.empty_like(value).unflatten(-1, (-1, 2)) for value in values]
+        for image, value in zip(turned, values, strict=True):
+            image[:, :, group.product_table[g].tolist()] = value.unflatten(-1, (-1, 2))
+        for image, part in zip(layer([v.flatten(2) for v in turned]), found, strict=True):
+            torch.testing.assert_close(image, part @ after[g].T, rtol=0, atol=1e-12)
+    for flip in range(parities.bit_length() - 1):  # the two-element symmetries
+        signs = [-1.0 if p >> flip & 1 else 1.0 for p in range(parities)]
+        changed = layer([sign * value for sign, value in zip(signs, values, strict=True)])
+        for sign, image, part in zip(signs, changed, found, strict=True):
+            torch.testing.assert_close(image, sign * part, rtol=0, atol=1e-12)
 
 
-def test_products_without_their_linear_part_are_quadratic():
-    layer = SquareProduct(Features("square", "2x"), Features("square", "2x"), 2)
-    values = torch.randn(2, 12, 4)
-    odd = (layer(values) - layer(-values)) / 2
-    even = (layer(values) + layer(-values)) / 2
-    torch.testing.assert_close((layer(3 * values) + layer(-3 * values)) / 2, 9 * even)
-    torch.testing.assert_close((layer(3 * values) - layer(-3 * values)) / 2, 3 * odd)
+def test_squares_of_small_values_are_quadratic():
+    layer = FunctionProduct(2, Features("square", "2x"), 2)
+    values = [1e-4 * value for value in torch.randn(2, 1, 4, 16)]
+
+    def even(factor):
+        plus, minus = layer([factor * v for v in values]), layer([-factor * v for v in values])
+        return torch.stack([(a + b) / 2 for a, b in zip(plus, minus, strict=True)])
+
+    torch.testing.assert_close(even(3.0), 9 * even(1.0), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_products_of_unit_variance_have_unit_variance(family):
-    """Over the sites; squares have a mean besides."""
+def test_products_keep_the_size_of_values(family):
     torch.manual_seed(0)
-    layer = SquareProduct(Features(family, "6x"), Features(family, "200x"), 2)
-    found = layer(torch.randn(2, 6 * layer.width, 500)).detach()
-    for parity in range(2):
-        for component in layer.out.components:
-            values = found[parity][:, layer.out.channels_of(component)]
-            assert 0.75 < float(values.var(0).mean()) < 1.3, component
+    out = Features(family, "40xregular")
+    layer = FunctionProduct(6, out, 2)
+    values = torch.randn(2, 1, 400, 6 * out.group.order)
+    for part in layer(list(values)):
+        assert 0.3 < float(part.detach().square().mean()) < 2.5
 
 
 @pytest.mark.parametrize(
@@ -128,7 +146,7 @@ def test_linear_map_spans_the_same_maps_as_the_stencil(lattice, shells):
     for number, name, dim in lattice.site_group.representation(features.spec).blocks:
         places = np.array([features.channels_of((name, k)) for k in range(dim)])
         order += places.T.reshape(number * dim).tolist()
-    dense = layer.filter()[0].view(-1, features.channels, features.channels)
+    dense = layer.filter()[0].permute(1, 2, 0)
     dense = dense[:, order][:, :, order].flatten()
     columns = []
     for weight in stencil.weights.values():
@@ -143,29 +161,77 @@ def test_linear_map_spans_the_same_maps_as_the_stencil(lattice, shells):
     assert float(rest.detach().abs().max()) < 1e-12
 
 
-@pytest.mark.parametrize("spec", ["4x", "5xA1+2xB1+3xE", "2xA2+4xA1+4xE"])
-def test_both_orders_of_the_axes_agree(spec):
-    lattice, features = square(5, 6), Features("square", spec)
-    layer = IrrepLinear(features.layout, Features("square", "3x").layout, 2, parities=2)
-    values = torch.randn(2, 3, lattice.n_sites, features.channels)
-    torch.testing.assert_close(
-        layer.across(values, lattice), layer(values, lattice).flatten(1, 2).transpose(1, 2)
-    )
+PATHS = [(chain(5), 2), (square(5, 6), 1), (square(6, 5), 2), (square(7, 9), 8)]
+PATHS += [(triangular(5, 4), 1), (honeycomb(4), 2), (diamond(1), 1)]
 
 
-def test_inference_by_tiles_gives_the_same(monkeypatch):
-    from latticezoo.zoo.layers import graph
+@pytest.mark.parametrize(("lattice", "shells"), PATHS, ids=str)
+@pytest.mark.parametrize(("into", "out"), [("4x", "4x"), ("1x", "5x"), ("5x", "1x"), ("9x", "7x")])
+def test_all_ways_to_apply_a_linear_map_agree(lattice, shells, into, out):
+    """Convolution, gather, slices of the torus: with derivatives up to the second."""
+    into, out = Features(lattice.family, into), Features(lattice.family, out)
+    layer = IrrepLinear(into.layout, out.layout, shells, parities=2).eval()
+    values = [torch.randn(3, lattice.n_sites, into.channels).requires_grad_() for _ in range(2)]
+    table = lattice.neighbourhood(layer.product.shells)
 
-    lattice, features = honeycomb(4), Features("honeycomb", "3xA1+2xE+2xA2")
+    def reference(parity):
+        return torch.einsum("bnki,oki->bno", values[parity][:, table], layer.filter()[parity])
+
+    parameters = [*values, *layer.parameters()]
+    results = []
+    for found in (layer(values, lattice), [reference(0), reference(1)]):
+        total = sum((part**2 * torch.cos(part)).sum() for part in found)
+        slopes = torch.autograd.grad(total, parameters, create_graph=True)
+        curvature = sum((slope**2).sum() for slope in slopes)
+        results.append((*found, *slopes, *torch.autograd.grad(curvature, parameters)))
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    with torch.no_grad():
+        for _ in range(2):  # the second time from the cache
+            for found, expected in zip(layer(values, lattice), results[1], strict=False):
+                torch.testing.assert_close(found, expected)
+
+
+def test_the_same_values_everywhere_are_given_once():
+    lattice, features = square(4, 5), Features("square", "2x")
+    layer = IrrepLinear(features.layout, features.layout, 2)
+    value = torch.randn(1, 1, features.channels)
+    (found,) = layer([value], lattice)
+    assert found.shape == value.shape
+    (expected,) = layer([value.expand(2, lattice.n_sites, -1)], lattice)
+    torch.testing.assert_close(found.expand_as(expected), expected)
+
+
+def test_a_filter_is_kept_until_the_weights_change():
+    lattice, features = square(5), Features("square", "2x")
+    layer = IrrepLinear(features.layout, features.layout, 2).eval()
+    values = [torch.randn(1, 25, features.channels)]
+    with torch.no_grad():
+        before = layer(values, lattice)[0]
+        assert layer.matrices()[0].data_ptr() == layer.matrices()[0].data_ptr()
+        for weight in layer.parameters():
+            weight.mul_(2)
+        torch.testing.assert_close(layer(values, lattice)[0], 2 * before)
+    assert layer.matrices()[0].requires_grad
+
+
+@pytest.mark.parametrize(
+    "lattice", [honeycomb(4), square(9, 7), triangular(5, 6), chain(8)], ids=str
+)
+def test_inference_in_parts_gives_the_same(lattice, monkeypatch):
+    features = Features(lattice.family, "3x")
     for kept in ([0, 1, 2, 3], [1, 2], [3]):
-        network = Blocks(features, Features("honeycomb", "2x"), 2, 2, 4, kept)
-        values = torch.randn(4, 3, lattice.n_sites, features.channels)
-        expected = network(values, lattice).detach()
+        network = Blocks(features, 3, 2, 2, 4, kept).eval()
+        values = list(torch.randn(4, 3, lattice.n_sites, features.channels))
+        values[0] = values[0][:1, :1]
+        expected = network(values, lattice)
         assert len(expected) == len(kept)
-        for tile in (7, 1000):
+        for tile in (1, 7, 70, 1000):
             monkeypatch.setattr(graph, "TILE", tile)
             with torch.no_grad():
-                torch.testing.assert_close(network(values, lattice), expected)
+                found = network([value.clone() for value in values], lattice)
+            for part, other in zip(found, expected, strict=True):
+                torch.testing.assert_close(part, other.detach())
 
 
 @pytest.mark.parametrize(

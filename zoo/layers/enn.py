@@ -8,83 +8,68 @@ import torch
 from torch import Tensor, nn
 
 from latticezoo.symmetry.lattices import Lattice
-from latticezoo.zoo.layers.graph import tiles
-from latticezoo.zoo.layers.irrep_linear import IrrepLinear, row_table
+from latticezoo.zoo.layers.irrep_linear import IrrepLinear
 from latticezoo.zoo.layers.irreps import Features
-from latticezoo.zoo.layers.products import SquareProduct
+from latticezoo.zoo.layers.neighbourhood_product import is_uniform
+from latticezoo.zoo.layers.products import FunctionProduct
 
-
-def rescale(values: Tensor) -> Tensor:
-    """Divide by √(1 + mean square of all components at a site), which no symmetry changes.
-
-    Small values pass unchanged, large ones are bounded, so that products stay of order one however
-    deep the network; smooth everywhere.
-
-    Args:
-        values: ``[parities, C, S]``, sites last.
-    """
-    size = values.square().mean((0, 1))
-    return values * torch.rsqrt(1.0 + size)
+#: Size of the first change that a block makes to its input.
+_GAIN = 0.5
 
 
 class Block(nn.Module):
     r"""One round of an equivariant network.
 
     .. math::
-        u_i = \rho\Bigl(\sum_{j} W_{j-i}\, x_j\Bigr), \qquad
-        x_i' = x_i + L\, u_i + \sum_r W_r\, (u_i \otimes u_i)_r
+        u_i = \sum_{j} W_{j-i}\, x_j, \qquad x_i' = x_i + P(u_i)
 
-    with W an equivariant stencil, ρ :func:`rescale`, and r over all Clebsch–Gordan products.
+    with W an equivariant stencil from irreps to functions on the group, and P the products at the
+    site, back to irreps (:class:`~latticezoo.zoo.layers.products.FunctionProduct`).
 
     Args:
         features: Type of x for every parity.
-        products: Type of u for every parity.
+        copies: Number of functions on the group for every parity.
         shells: Number of shells of the stencil.
         parities: Number of parities.
         gain: Size of the initial change of x.
         kept: Parities that are computed; all by default.
+
+    Shapes, for every parity:
+        - input ``[batch, sites, C]``, or ``[1, 1, C]`` for the same values everywhere
+        - output ``[batch, sites, C]``
     """
 
     def __init__(
         self,
         features: Features,
-        products: Features,
+        copies: int,
         shells: int,
         parities: int,
         gain: float,
         kept: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        self.stencil = IrrepLinear(features.layout, products.layout, shells, parities)
-        self.product = SquareProduct(products, features, parities, gain, kept)
+        self.product = FunctionProduct(copies, features, parities, gain, kept)
+        self.stencil = IrrepLinear(features.layout, self.product.layout, shells, parities)
 
-    def forward(self, values: Tensor, lattice: Lattice) -> Tensor:
-        """Map ``[parities, batch, sites, C]`` to ``[kept parities, batch, sites, C]``."""
-        update = self.product(rescale(self.stencil.across(values, lattice)))
-        own = self._own(values)
-        return own + update.view(own.shape)
+    def forward(self, values: Sequence[Tensor], lattice: Lattice) -> list[Tensor]:
+        """Values of all parities to values of those kept."""
+        update = self.product(self.stencil(values, lattice))
+        return [values[p] + u for p, u in zip(self.product.kept, update, strict=True)]
 
-    def _own(self, values: Tensor) -> Tensor:
-        kept = self.product.kept
-        if len(kept) == len(values):
-            return values
-        return values[kept[0] : kept[-1] + 1] if len(kept) == 1 else values[list(kept)]
-
-    def infer(self, values: Tensor, table: Tensor) -> Tensor:
-        """The same without gradients, tile by tile, each tile staying in the cache.
-
-        Args:
-            values: ``[parities, S, C]``, S stacked sites.
-            table: Rows of the stencil's neighbours, ``[S, K]``.
-        """
-        own = self._own(values)
-        result = torch.empty_like(own)
-        filters, stencil = self.product.filters(), self.stencil.filter().transpose(1, 2)
-        for tile in tiles(len(table)):
-            rows = values.index_select(1, table[tile].reshape(-1))
-            columns = rows.view(len(values), -1, stencil.shape[2])
-            update = self.product(rescale(torch.bmm(stencil, columns.transpose(1, 2))), filters)
-            torch.add(own[:, tile], update, out=result[:, tile])
+    def infer(self, values: Sequence[Tensor], lattice: Lattice) -> list[Tensor]:
+        """The same without gradients; values, ``[batch, sites, C]`` each, are overwritten."""
+        result = [values[p] for p in self.product.kept]
+        stencil = self.stencil
+        stencil.product.sweep(
+            values,
+            result,
+            lattice,
+            stencil.filter,
+            stencil.parameter_list,
+            None,
+            self.product.add,
+        )
         return result
 
 
@@ -93,21 +78,21 @@ class Blocks(nn.Module):
 
     Args:
         features: Type of the features for every parity.
-        products: Type of what is multiplied, with equally many copies of every irrep in it.
+        copies: Number of functions on the group in each block, for every parity.
         blocks: Number of blocks.
         shells: Number of shells of their stencils.
         parities: Number of parities.
         kept: Parities that are wanted in the end.
 
-    Shapes:
-        - input ``[parities, batch, sites, C]``
-        - output ``[kept parities, batch, sites, C]``
+    Shapes, for every parity:
+        - input ``[batch, sites, C]``, or ``[1, 1, C]`` for the same values everywhere
+        - output ``[batch, sites, C]``
     """
 
     def __init__(
         self,
         features: Features,
-        products: Features,
+        copies: int,
         blocks: int,
         shells: int,
         parities: int,
@@ -115,7 +100,14 @@ class Blocks(nn.Module):
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            Block(features, products, shells, parities, 0.5, kept if number == blocks - 1 else None)
+            Block(
+                features,
+                copies,
+                shells,
+                parities,
+                _GAIN,
+                kept if number == blocks - 1 else None,
+            )
             for number in range(blocks)
         )
 
@@ -124,15 +116,13 @@ class Blocks(nn.Module):
         """Distance in bond lengths beyond which nothing is seen."""
         return sum(block.stencil.radius for block in self.blocks)  # type: ignore[union-attr, misc]
 
-    def forward(self, values: Tensor, lattice: Lattice) -> Tensor:
-        """Apply the blocks; shapes as above. Without gradients it takes a faster way."""
-        if torch.is_grad_enabled() or torch.is_autocast_enabled(values.device.type):
-            for block in self.blocks:
-                values = block(values, lattice)
-            return values
-        rows = values.flatten(1, 2)
+    def forward(self, values: Sequence[Tensor], lattice: Lattice) -> list[Tensor]:
+        """Apply the blocks; shapes as above. Without gradients the values are overwritten."""
+        batch, sites = max(len(value) for value in values), lattice.n_sites
+        plain = torch.is_grad_enabled() or torch.is_autocast_enabled(values[0].device.type)
+        if not plain:
+            values = [v.repeat(batch, sites, 1) if is_uniform(v, lattice) else v for v in values]
         for block in self.blocks:
             assert isinstance(block, Block)
-            table = row_table(lattice, block.stencil.shells, values.shape[1], values.device)
-            rows = block.infer(rows, table)
-        return rows.view(-1, *values.shape[1:])
+            values = block(values, lattice) if plain else block.infer(values, lattice)
+        return [v.expand(batch, sites, -1) if is_uniform(v, lattice) else v for v in values]

@@ -30,8 +30,9 @@ from latticezoo.symmetry.fields import Field
 from latticezoo.symmetry.lattices import Lattice
 from latticezoo.symmetry.neighbourhoods import ExactBuffers, family_lattice, offset_permutations
 from latticezoo.zoo.layers.activations import activation
+from latticezoo.zoo.layers.graph import tiles
 from latticezoo.zoo.layers.irrep_fields import FieldGroup, fields_by_parity
-from latticezoo.zoo.layers.neighbourhood_product import NeighbourhoodProduct
+from latticezoo.zoo.layers.neighbourhood_product import NeighbourhoodProduct, is_uniform
 
 #: Initial steepnesses of the saturating copies of an input, in units of its inverse scale: from
 #: nearly linear over the whole range to one that tells the two sides of zero apart.
@@ -50,33 +51,38 @@ class GroupConvolution(nn.Module):
         gain: Size of the initial weights: independent inputs of unit variance give outputs of this
             standard deviation.
 
-    Shapes:
-        - input ``[batch, parities · into · order, sites]``
-        - output ``[batch, parities · out · order, sites]``
+    Shapes, for every parity:
+        - input ``[batch, sites, into · order]``
+        - output ``[batch, sites, out · order]``
     """
 
     def __init__(
         self, family: str, into: int, out: int, shells: int, parities: int, gain: float = 1.0
     ) -> None:
         super().__init__()
-        self.product = NeighbourhoodProduct(family, shells, parities)
-        group, width = family_lattice(family).site_group, self.product.width
+        group = family_lattice(family).site_group
+        self.product = NeighbourhoodProduct(family, shells, into * group.order, out * group.order)
+        width = self.product.width
         self.parities, self.into, self.out, self.order = parities, into, out, group.order
         turned = offset_permutations(group, self.product.shells)[group.inverse]
-        # Row (g, h', k') of the filter is the weight at h = g⁻¹h' and k = g⁻¹k'.
+        # Row (g, k', h') of the filter is the weight at h = g⁻¹h' and k = g⁻¹k'.
         relative = group.product_table[group.inverse]
-        index = relative[:, :, None] * width + turned[:, None, :]
+        index = relative[:, None, :] * width + turned[:, :, None]
         self.register_buffer("_index", torch.tensor(index.reshape(-1)), persistent=False)
         fan_in = into * group.order * width
         self.weight = _weights(parities, out, into, group.order * width, fan_in=fan_in, gain=gain)
 
     def filter(self) -> Tensor:
-        """The dense filter ``[parities, out · order, into · order, offsets]``."""
-        found = self.weight.flatten(0, 2).index_select(1, self.get_buffer("_index"))
-        split = found.view(self.parities, self.out, self.into, self.order, self.order, -1)
-        return split.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+        """The dense filter ``[parities, out · order, offsets, into · order]``.
 
-    def forward(self, values: Tensor, lattice: Lattice) -> Tensor:
+        It is divided by the number of parities, for :class:`GroupActivation`.
+        """
+        weight = self.weight / self.parities
+        found = weight.flatten(0, 2).index_select(1, self.get_buffer("_index"))
+        split = found.view(self.parities, self.out, self.into, self.order, -1, self.order)
+        return split.permute(0, 1, 3, 4, 2, 5).flatten(4).flatten(1, 2)
+
+    def forward(self, values: Sequence[Tensor], lattice: Lattice) -> list[Tensor]:
         """Apply the map; shapes as above."""
         return self.product(values, self.filter, [self.weight], lattice)
 
@@ -85,10 +91,16 @@ class _FieldMap(ExactBuffers):
     """What lift and projection share: weights for one representation, and its matrices."""
 
     def __init__(
-        self, family: str, spec: str, copies: int, functions: int, shells: int, fan_in: int
+        self,
+        family: str,
+        spec: str,
+        copies: int,
+        functions: int,
+        product: NeighbourhoodProduct,
+        fan_in: int,
     ) -> None:
         super().__init__()
-        self.product = NeighbourhoodProduct(family, shells)
+        self.product = product
         group, width = family_lattice(family).site_group, self.product.width
         self.functions, self.copies, self.order = functions, copies, group.order
         representation = group.representation(spec)
@@ -116,21 +128,23 @@ class Lift(_FieldMap):
         shells: Number of shells around the site.
 
     Shapes:
-        - input ``[batch, copies · dim, sites]``
-        - output ``[batch, functions · order, sites]``
+        - input ``[batch, sites, copies · dim]``
+        - output ``[batch, sites, functions · order]``
     """
 
     def __init__(self, family: str, spec: str, copies: int, functions: int, shells: int) -> None:
-        dim = family_lattice(family).site_group.representation(spec).dim
-        super().__init__(family, spec, copies, functions, shells, copies * dim)
+        group = family_lattice(family).site_group
+        width = copies * group.representation(spec).dim
+        product = NeighbourhoodProduct(family, shells, width, functions * group.order)
+        super().__init__(family, spec, copies, functions, product, width)
 
     def filter(self) -> Tensor:
-        """The dense filter ``[1, functions · order, copies · dim, offsets]``."""
-        return self.turned().transpose(1, 2).flatten(2, 3).flatten(0, 1)[None]
+        """The dense filter ``[1, functions · order, offsets, copies · dim]``."""
+        return self.turned().permute(0, 2, 4, 1, 3).flatten(3).flatten(0, 1)[None]
 
     def forward(self, values: Tensor, lattice: Lattice) -> Tensor:
         """Apply the map; shapes as above."""
-        return self.product(values, self.filter, [self.weight], lattice)
+        return self.product([values], self.filter, [self.weight], lattice)[0]
 
 
 class Projection(_FieldMap):
@@ -141,31 +155,39 @@ class Projection(_FieldMap):
         spec: Representation of the fields side by side.
         functions: Number of functions.
         shells: Number of shells around the site.
+        parities: Number of parities.
 
     Shapes:
-        - input ``[batch, functions · order, sites]``
-        - output ``[batch, dim, sites]``
+        - input ``[batch, sites, functions · order]``
+        - output ``[batch, sites, dim]``
     """
 
-    def __init__(self, family: str, spec: str, functions: int, shells: int) -> None:
-        order = family_lattice(family).site_group.order
-        dim = family_lattice(family).site_group.representation(spec).dim
-        super().__init__(family, spec, 1, functions, shells, functions * order * dim)
+    def __init__(self, family: str, spec: str, functions: int, shells: int, parities: int) -> None:
+        group = family_lattice(family).site_group
+        order, dim = group.order, group.representation(spec).dim
+        product = NeighbourhoodProduct(family, shells, functions * order, dim)
+        super().__init__(family, spec, 1, functions, product, functions * order * dim)
+        self.parities = parities
 
     def filter(self) -> Tensor:
-        """The dense filter ``[1, dim, functions · order, offsets]``."""
-        return self.turned()[:, 0].permute(2, 0, 1, 3).flatten(1, 2)[None]
+        """The dense filter ``[1, dim, offsets, functions · order]``.
+
+        It is divided by the number of parities, for :class:`GroupActivation`.
+        """
+        found = self.turned()[:, 0] / self.parities
+        return found.permute(2, 3, 0, 1).flatten(2)[None]
 
     def forward(self, values: Tensor, lattice: Lattice) -> Tensor:
         """Apply the map; shapes as above."""
-        return self.product(values, self.filter, [self.weight], lattice)
+        return self.product([values], self.filter, [self.weight], lattice)[0]
 
 
 class GroupActivation(nn.Module):
     """Pointwise nonlinearity on functions of the site group and the two-element symmetries.
 
     The parts of all parities are first turned into values at the elements of the two-element
-    symmetries (sums and differences), where those symmetries only permute.
+    symmetries (sums and differences), where those symmetries only permute, and then back; the
+    division by the number of parities that belongs to it is left to the linear map that follows.
 
     Args:
         functions: Number of functions, for each parity.
@@ -173,8 +195,9 @@ class GroupActivation(nn.Module):
         parities: Number of parities.
         name: Nonlinearity: silu, relu, gelu, softplus or tanh.
 
-    Shapes:
-        - input and output ``[batch, parities · functions · order, sites]``
+    Shapes, for every parity:
+        - input ``[batch, sites, functions · order]``, or ``[1, 1, …]``
+        - output ``[batch, sites, functions · order]``
     """
 
     def __init__(self, functions: int, order: int, parities: int, name: str) -> None:
@@ -183,17 +206,17 @@ class GroupActivation(nn.Module):
         self.apply_to, self.overwrite = activation(name), activation(name, in_place=True)
         self.bias = nn.Parameter(torch.zeros(functions))
 
-    def forward(self, values: Tensor) -> Tensor:
+    def forward(self, values: Sequence[Tensor]) -> list[Tensor]:
         """Apply the nonlinearity."""
-        function = self.apply_to if torch.is_grad_enabled() else self.overwrite
-        bias = self.bias.repeat_interleave(self.order)[:, None]
-        parts = list(values.chunk(self.parities, dim=1))
+        bias = self.bias.repeat_interleave(self.order)
         # A constant is even under every symmetry.
-        parts[0] = parts[0] + bias
-        found = [function(part) for part in _sums(parts)]
-        if self.parities == 1:
-            return found[0]
-        return torch.cat(_sums(found), dim=1).div_(self.parities)
+        parts = [values[0] + bias, *values[1:]]
+        return _sums([self.apply_to(part) for part in _sums(parts)])
+
+    def overwriting(self, values: list[Tensor]) -> list[Tensor]:
+        """The same without gradients; the values given are overwritten."""
+        values[0].add_(self.bias.repeat_interleave(self.order))
+        return _exchange([self.overwrite(part) for part in _exchange(values)])
 
 
 class RegularNetwork(nn.Module):
@@ -258,7 +281,9 @@ class RegularNetwork(nn.Module):
         )
         self.projections = nn.ModuleDict(
             {
-                str(parity): Projection(family, group.spec, functions, readout_shells)
+                str(parity): Projection(
+                    family, group.spec, functions, readout_shells, self.parities
+                )
                 for parity, group in self._outputs.items()
             }
         )
@@ -273,27 +298,55 @@ class RegularNetwork(nn.Module):
     def forward(self, fields: Mapping[str, Tensor], lattice: Lattice) -> dict[str, Tensor]:
         """Outputs by name, ``[batch, sites, C]``."""
         values = self._lifted(fields, lattice)
-        for convolution, act in zip(self.convolutions, self.activations, strict=False):
-            values = values + convolution(act(values), lattice)
-        parts = self.activations[-1](values).chunk(self.parities, dim=1)
+        if torch.is_grad_enabled() or torch.is_autocast_enabled(values[0].device.type):
+            for convolution, act in zip(self.convolutions, self.activations, strict=False):
+                update = convolution(act(values), lattice)
+                values = [value + u for value, u in zip(values, update, strict=True)]
+            values = self.activations[-1](values)
+        else:
+            values = self._inferred(values, lattice)
         result: dict[str, Tensor] = {}
         for parity, group in self._outputs.items():
-            found = self.projections[str(parity)](parts[parity], lattice)
-            result |= group.split(found.transpose(1, 2), lattice)
+            found = self.projections[str(parity)](values[parity], lattice)
+            result |= group.split(found, lattice)
         return result
 
-    def _lifted(self, fields: Mapping[str, Tensor], lattice: Lattice) -> Tensor:
+    def _lifted(self, fields: Mapping[str, Tensor], lattice: Lattice) -> list[Tensor]:
         reference = next(iter(fields.values()))
-        shape = reference.shape[0], self.functions * self.order, reference.shape[1]
-        parts = []
-        for parity in range(self.parities):
-            if parity in self._inputs:
-                group = self._inputs[parity]
-                copies = self.saturation(group.join(fields, lattice), group)
-                parts.append(self.lifts[str(parity)](copies.transpose(1, 2), lattice))
-            else:
-                parts.append(reference.new_zeros(shape))
-        return torch.cat(parts, dim=1)
+        nothing = reference.new_zeros(1, 1, self.functions * self.order)
+        parts = [nothing] * self.parities
+        for parity, group in self._inputs.items():
+            copies = self.saturation(group.join(fields, lattice), group)
+            parts[parity] = self.lifts[str(parity)](copies, lattice)
+        return parts
+
+    def _inferred(self, values: Sequence[Tensor], lattice: Lattice) -> list[Tensor]:
+        """All blocks and the last activation, without gradients, in place."""
+        batch, sites = max(len(value) for value in values), lattice.n_sites
+        values = [v.repeat(batch, sites, 1) if is_uniform(v, lattice) else v for v in values]
+        for convolution, act in zip(self.convolutions, self.activations, strict=False):
+            assert isinstance(convolution, GroupConvolution)
+            assert isinstance(act, GroupActivation)
+            convolution.product.sweep(
+                values,
+                values,
+                lattice,
+                convolution.filter,
+                [convolution.weight],
+                act.overwriting,
+                _add,
+            )
+        last = self.activations[-1]
+        assert isinstance(last, GroupActivation)
+        rows = [value.view(-1, value.shape[-1]) for value in values]
+        for tile in tiles(batch * sites):
+            last.overwriting([row[tile] for row in rows])
+        return values
+
+
+def _add(parts: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
+    for part, target in zip(parts, targets, strict=True):
+        target.add_(part)
 
 
 class Saturation(nn.Module):
@@ -340,6 +393,18 @@ def _sums(parts: Sequence[Tensor]) -> list[Tensor]:
                 found[first], found[first + step] = a + b, a - b
         step *= 2
     return found
+
+
+def _exchange(parts: list[Tensor]) -> list[Tensor]:
+    """The same in place."""
+    step = 1
+    while step < len(parts):
+        for first in range(len(parts)):
+            if not first & step:
+                parts[first].add_(parts[first + step])  # a + b, and a − b = (a + b) − 2 b
+                parts[first + step].mul_(-2).add_(parts[first])
+        step *= 2
+    return parts
 
 
 def _weights(*shape: int, fan_in: int, gain: float = 1.0) -> nn.Parameter:

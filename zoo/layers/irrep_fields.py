@@ -89,7 +89,8 @@ class Embedding(nn.Module):
         shells: Number of shells around the site.
 
     Shapes:
-        - output ``[parities, batch, sites, C]``
+        - output ``[batch, sites, C]`` for every parity, or ``[1, 1, C]`` for those that no field
+          has: constants, the same everywhere
     """
 
     def __init__(
@@ -116,22 +117,22 @@ class Embedding(nn.Module):
         """Distance in bond lengths beyond which nothing is seen."""
         return _radius(self.maps)
 
-    def forward(self, values: Mapping[str, Tensor], lattice: Lattice) -> Tensor:
+    def forward(self, values: Mapping[str, Tensor], lattice: Lattice) -> list[Tensor]:
         """Features of fields."""
         parts = []
         reference = next(iter(values.values()))
         for parity in range(self.parities):
             if parity in self._groups:
                 joined = self._groups[parity].join(values, lattice)
-                part = self.maps[str(parity)](joined[None], lattice)[0]
+                part = self.maps[str(parity)]([joined], lattice)[0]
             else:
-                part = reference.new_zeros(*reference.shape[:2], self._channels)
+                part = reference.new_zeros(1, 1, self._channels)
             if parity == 0 and self.bias is not None:
                 place = self.get_buffer("_place")
                 offset = torch.zeros_like(part[0, 0]).index_copy(0, place, self.bias)
                 part = part + offset
             parts.append(part)
-        return torch.stack(parts)
+        return parts
 
 
 class Readout(nn.Module):
@@ -163,8 +164,8 @@ class Readout(nn.Module):
         """Distance in bond lengths beyond which nothing is seen."""
         return _radius(self.maps)
 
-    def forward(self, values: Tensor, lattice: Lattice) -> dict[str, Tensor]:
-        """Fields of features ``[parities, batch, sites, C]``, those of :attr:`parities` alone."""
+    def forward(self, values: Sequence[Tensor], lattice: Lattice) -> dict[str, Tensor]:
+        """Fields of features ``[batch, sites, C]``, one tensor for each of :attr:`parities`."""
         result: dict[str, Tensor] = {}
         for number, (parity, group) in enumerate(self._groups.items()):
             found = self.maps[str(parity)](values[number : number + 1], lattice)[0]

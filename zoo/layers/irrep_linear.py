@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -11,16 +10,10 @@ from torch import Tensor, nn
 
 from latticezoo.symmetry.errors import InputError
 from latticezoo.symmetry.lattices import Lattice, Shell
-from latticezoo.symmetry.neighbourhoods import (
-    ExactBuffers,
-    check_size,
-    family_lattice,
-    gather,
-    neighbour_tables,
-    resolve_shells,
-)
+from latticezoo.symmetry.neighbourhoods import ExactBuffers, family_lattice
 from latticezoo.symmetry.stencils import stencil_basis
-from latticezoo.zoo.layers.irreps import Layout, Stack
+from latticezoo.zoo.layers.irreps import Layout, Stack, function_values
+from latticezoo.zoo.layers.neighbourhood_product import NeighbourhoodProduct
 
 
 class IrrepLinear(ExactBuffers):
@@ -28,8 +21,9 @@ class IrrepLinear(ExactBuffers):
 
     It is the map of :class:`~latticezoo.symmetry.stencils.EquivariantLinear` in the layout of
     :mod:`~latticezoo.zoo.layers.irreps`: with equal numbers of copies of every irrep the whole
-    filter comes from the weights by one matrix product, and the result from the gathered
-    neighbours by another, in either order of the axes.
+    filter comes from the weights by one matrix product. In evaluation mode it is made once.
+
+    :class:`~latticezoo.zoo.layers.neighbourhood_product.NeighbourhoodProduct` applies it.
 
     Args:
         into: Layout of the input, of every parity.
@@ -42,9 +36,9 @@ class IrrepLinear(ExactBuffers):
     Raises:
         InputError: When no equivariant map leads from the input to the output.
 
-    Shapes:
-        - input ``[parities, batch, sites, C_in]``
-        - output ``[parities, batch, sites, C_out]``
+    Shapes, for every parity:
+        - input ``[batch, sites, C_in]``, or ``[1, 1, C_in]`` for the same values everywhere
+        - output ``[batch, sites, C_out]``, or ``[1, 1, C_out]``
     """
 
     def __init__(
@@ -58,109 +52,85 @@ class IrrepLinear(ExactBuffers):
         super().__init__()
         self.into, self.out, self.parities, self.gain = into, out, parities, gain
         lattice = family_lattice(into.family)
-        self.shells = resolve_shells(lattice, shells)
-        self._width = sum(shell.size for shell in self.shells)
+        self.product = NeighbourhoodProduct(into.family, shells, into.channels, out.channels)
         self.weights = nn.ParameterDict()
         self._shapes: dict[str, tuple[int, ...]] = {}
         bases = {}
         for i, source in enumerate(into.stacks):
             for o, target in enumerate(out.stacks):
-                basis = stencil_basis(lattice, self.shells, source.spec, target.spec)
+                basis = stencil_basis(lattice, self.product.shells, source.spec, target.spec)
                 if len(basis):
                     bases[i, o] = basis
         if not bases:
             raise InputError(
                 f"no equivariant linear map leads from {_spec(into)!r} to {_spec(out)!r} over "
-                f"{len(self.shells)} shells of the {into.family} lattice."
+                f"{len(self.product.shells)} shells of the {into.family} lattice."
             )
         deviations = _deviations(bases, into, out)
         for (i, o), basis in bases.items():
             source, target = into.stacks[i], out.stacks[o]
             key = _key(i, o)
-            ordered = basis[:, :, list(target.order)][..., list(source.order)]
-            # Rows run over offset, input component, output component.
-            rows = ordered.transpose(1, 3, 2, 0)
-            self._shapes[key] = rows.shape[:3]
-            self.register_constant(f"_basis_{key}", rows.reshape(-1, len(basis)))
+            turned = np.einsum(
+                "mkop,ao,bp->akbm",
+                basis,
+                _components(into.family, target),
+                _components(into.family, source),
+                optimize=True,
+            )
+            # Rows run over output component, offset, input component.
+            self._shapes[key] = turned.shape[:3]
+            self.register_constant(f"_basis_{key}", turned.reshape(-1, len(basis)))
             size = gain * torch.from_numpy(deviations[i, o])[:, None]
             weight = torch.randn(parities, len(basis), source.copies * target.copies) * size
             self.weights[key] = nn.Parameter(weight.to(torch.get_default_dtype()))
-        for name, layout in (("in", into), ("out", out)):
-            order = None if layout.permutation is None else torch.tensor(layout.permutation)
-            self.register_buffer(f"_{name}_order", order, persistent=False)
 
     def extra_repr(self) -> str:
         """Types, offsets and parities."""
         return (
-            f"{self.into.family}, {_spec(self.into)} -> {_spec(self.out)}, "
-            f"offsets={self._width}, parities={self.parities}"
+            f"{self.into.family}, {_spec(self.into)} -> {_spec(self.out)}, parities={self.parities}"
         )
 
     @property
     def radius(self) -> float:
         """Distance in bond lengths beyond which nothing is seen."""
-        return max(shell.radius for shell in self.shells)
-
-    def filter(self) -> Tensor:
-        """The dense filter, ``[parities, offsets · C_in, C_out]``."""
-        rows = []
-        for i, source in enumerate(self.into.stacks):
-            row = [self._block(i, o, source, target) for o, target in enumerate(self.out.stacks)]
-            rows.append(row[0] if len(row) == 1 else torch.cat(row, dim=3))
-        found = rows[0] if len(rows) == 1 else torch.cat(rows, dim=2)
-        if isinstance(self._in_order, Tensor):
-            found = found.index_select(2, self._in_order)
-        if isinstance(self._out_order, Tensor):
-            found = found.index_select(3, self._out_order)
-        return found.flatten(1, 2)
-
-    def _block(self, i: int, o: int, source: Stack, target: Stack) -> Tensor:
-        shape = self.parities, self._width, source.channels, target.channels
-        key = _key(i, o)
-        if key not in self.weights:
-            return next(iter(self.weights.values())).new_zeros(shape)
-        found = getattr(self, f"_basis_{key}") @ self.weights[key]
-        split = found.view(self.parities, *self._shapes[key], source.copies, target.copies)
-        return split.transpose(3, 4).reshape(shape)
-
-    def forward(self, values: Tensor, lattice: Lattice) -> Tensor:
-        """Apply the map; shapes as above."""
-        found = torch.bmm(self.columns(values, lattice), self.filter())
-        return found.view(*values.shape[:3], -1)
-
-    def across(self, values: Tensor, lattice: Lattice) -> Tensor:
-        """Apply the map, with the sites last: ``[parities, C_out, batch · sites]``.
-
-        What follows pointwise then runs along contiguous memory; the matrix product gives either
-        order at the same price.
-        """
-        columns = self.columns(values, lattice)
-        return torch.bmm(self.filter().transpose(1, 2), columns.transpose(1, 2))
-
-    def columns(self, values: Tensor, lattice: Lattice) -> Tensor:
-        """Neighbours of every site, ``[parities, batch · sites, offsets · C_in]``."""
-        check_size(lattice, self.shells, f"an equivariant layer over {len(self.shells)} shells")
-        if self._width > 1:
-            tables = neighbour_tables(lattice, self.shells, values.device)
-            return gather(values.flatten(0, 1), tables).view(self.parities, -1, self._rows)
-        return values.reshape(self.parities, -1, self._rows)
+        return self.product.radius
 
     @property
-    def _rows(self) -> int:
-        return self._width * self.into.channels
+    def parameter_list(self) -> list[Tensor]:
+        """The weights."""
+        return list(self.weights.values())
+
+    def filter(self) -> Tensor:
+        """The dense filter, ``[parities, C_out, offsets, C_in]``."""
+        rows = []
+        for o, target in enumerate(self.out.stacks):
+            row = [self._block(i, o, source, target) for i, source in enumerate(self.into.stacks)]
+            rows.append(row[0] if len(row) == 1 else torch.cat(row, dim=3))
+        return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
+
+    def _block(self, i: int, o: int, source: Stack, target: Stack) -> Tensor:
+        shape = self.parities, target.channels, self.product.width, source.channels
+        key = _key(i, o)
+        if key not in self.weights:
+            return self.parameter_list[0].new_zeros(shape)
+        found = getattr(self, f"_basis_{key}") @ self.weights[key]
+        split = found.view(self.parities, *self._shapes[key], target.copies, source.copies)
+        return split.permute(0, 1, 4, 2, 3, 5).reshape(shape)
+
+    def matrices(self) -> list[Tensor]:
+        """The dense filter of each parity, ``[offsets · C_in, C_out]``."""
+        return self.product.matrices(self.filter, self.parameter_list)
+
+    def forward(self, values: Sequence[Tensor], lattice: Lattice) -> list[Tensor]:
+        """Apply the map; shapes as above."""
+        return self.product(values, self.filter, self.parameter_list, lattice)
 
 
-@lru_cache(maxsize=8)
-def row_table(
-    lattice: Lattice, shells: tuple[Shell, ...], copies: int, device: torch.device
-) -> Tensor:
-    """Rows of a neighbourhood when ``copies`` configurations are stacked, ``[copies · sites, K]``.
-
-    int64, for :func:`torch.index_select`.
-    """
-    table = neighbour_tables(lattice, shells, device)[0]
-    first = torch.arange(copies, device=device)[:, None, None] * lattice.n_sites
-    return (table + first).flatten(0, 1)
+def _components(family: str, stack: Stack) -> np.ndarray:
+    """Matrix from the components of a stack's representation to those of its layout."""
+    if stack.functions:
+        return function_values(family_lattice(family).site_group)
+    return np.eye(stack.dim)
 
 
 def _deviations(
@@ -173,16 +143,16 @@ def _deviations(
         blocks = group.representation(target.spec).blocks
         dims = [dim for number, _, dim in blocks for _ in range(number)]
         block_of = np.repeat(np.arange(len(dims)), dims)
-        fan_in = np.zeros(len(dims))
-        owners = {}
+        size, member = np.array(dims), np.eye(len(dims))[block_of]
+        fan_in, shares = np.zeros(len(dims)), {}
         for i, source in enumerate(into.stacks):
             if (i, o) in bases:
-                # Every element of the basis ends in one copy of one irrep.
-                owner = block_of[np.square(bases[i, o]).sum((1, 3)).argmax(1)]
-                owners[i] = owner
-                np.add.at(fan_in, owner, source.copies)
-        for i, owner in owners.items():
-            result[i, o] = np.sqrt(np.array(dims)[owner] / fan_in[owner])
+                # Every element of the basis ends in one block, or in equal ones.
+                shares[i] = np.square(bases[i, o]).sum((1, 3)) @ member
+                fan_in += source.copies * shares[i].sum(0)
+        weight = np.divide(size, fan_in, out=np.zeros(len(dims)), where=fan_in > 0)
+        for i, share in shares.items():
+            result[i, o] = np.sqrt(share @ weight)
     return result
 
 

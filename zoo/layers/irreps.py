@@ -1,19 +1,21 @@
 """Features that are direct sums of site-group irreps, such as ``"32xA1+8xB1+8xE"``.
 
 **Layout.** The channels of a feature are ordered by component, and inside a component by copy, so
-that copies, the long axis, are contiguous. Components are ordered by *selection sector*: products
-of two components reach components of one sector only. On the square lattice the sectors are
-(A1, B1), (A2, B2), (X) and (Y), X and Y being the components of E: they are told apart by the signs
-under the two axis mirrors. Whoever multiplies components therefore has small dense blocks to deal
-with instead of a large sparse one.
+that copies, the long axis, are contiguous. Irreps with equal numbers of copies stand together.
+
+**Functions on the group.** As many copies of every irrep as it has dimensions make a function on
+the site group. An operation permutes its values, so that whatever is done to them one by one is
+equivariant: products of functions are all Clebsch–Gordan products of their irreps at once.
 
 **Parities.** Two-element symmetries of a task (particle–hole, time reversal) are carried along as
-signs: values are ``[parities, batch, sites, channels]``, and parity ``p`` is odd under symmetry
-``k`` where bit ``k`` of ``p`` is set. Products add parities (exclusive or), linear maps keep them.
+signs: there is one tensor ``[batch, sites, channels]`` for each parity, and parity ``p`` is odd
+under symmetry ``k`` where bit ``k`` of ``p`` is set. Products add parities (exclusive or), linear
+maps keep them.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -25,7 +27,6 @@ from latticezoo.symmetry.fields import Field
 from latticezoo.symmetry.groups import FiniteGroup
 from latticezoo.symmetry.neighbourhoods import family_lattice
 
-_TOLERANCE = 1e-9
 _CARTESIAN = ("vector", "pseudovector")
 
 #: Name of an irrep and number of the component inside it.
@@ -39,17 +40,15 @@ class Stack:
     Attributes:
         copies: Number n of copies.
         spec: Representation of one copy.
-        order: Position in ``spec`` of each component, ``[D]``.
+        dim: Number D of its components.
+        functions: Whether the components are the values of a function on the group, one for each
+            element, in place of its irreps; ``spec`` is then the regular representation.
     """
 
     copies: int
     spec: str
-    order: tuple[int, ...]
-
-    @property
-    def dim(self) -> int:
-        """Number D of components."""
-        return len(self.order)
+    dim: int
+    functions: bool = False
 
     @property
     def channels(self) -> int:
@@ -63,14 +62,11 @@ class Layout:
 
     Attributes:
         family: Lattice family, whose site group the irreps belong to.
-        stacks: The stacks.
-        permutation: For each channel its position when the stacks stand one after the other; None
-            when they do.
+        stacks: The stacks, one after the other.
     """
 
     family: str
     stacks: tuple[Stack, ...]
-    permutation: tuple[int, ...] | None = None
 
     @property
     def channels(self) -> int:
@@ -86,7 +82,47 @@ def field_layout(family: str, spec: str) -> Layout:
         spec: Representation, such as ``"2xA1+B1"`` or ``"vector"``.
     """
     dim = family_lattice(family).site_group.representation(spec).dim
-    return Layout(family, (Stack(1, spec, tuple(range(dim))),))
+    return Layout(family, (Stack(1, spec, dim),))
+
+
+def function_layout(family: str, copies: int) -> Layout:
+    """Layout of functions on the site group: one channel for every element and copy.
+
+    Args:
+        family: Lattice family.
+        copies: Number of functions.
+    """
+    group = family_lattice(family).site_group
+    return Layout(family, (Stack(copies, regular_spec(group), group.order, functions=True),))
+
+
+def regular_spec(group: FiniteGroup) -> str:
+    """The regular representation as a sum of irreps, such as ``"A1+A2+B1+B2+2xE"``."""
+    terms = []
+    for name, irrep in group.irreps.items():
+        copies = irrep.dim // irrep.commutant_dim
+        terms.append(name if copies == 1 else f"{copies}x{name}")
+    return "+".join(terms)
+
+
+@lru_cache
+def function_values(group: FiniteGroup) -> np.ndarray:
+    r"""Values on the group of functions given by irreps, ``[order, order]``, orthogonal.
+
+    The matrix elements :math:`\sqrt{d/|G|}\, R_{ij}(h)` of the irreps: for every column j the rows
+    i are one copy. A function changes by :math:`(g f)(h) = f(g^{-1} h)`, so that an element of the
+    group permutes its values, and every map of the values one by one is equivariant. Products of
+    functions are Clebsch–Gordan products of their irreps, all of them at once.
+
+    Returns:
+        Rows by element, columns in the order of :func:`regular_spec`.
+    """
+    columns = []
+    for irrep in group.irreps.values():
+        scale = np.sqrt(irrep.dim / group.order)
+        for j in range(0, irrep.dim, irrep.commutant_dim):
+            columns += [scale * irrep.matrices[:, i, j] for i in range(irrep.dim)]
+    return np.stack(columns, axis=1)
 
 
 @dataclass(frozen=True)
@@ -96,7 +132,8 @@ class Features:
     Attributes:
         family: Lattice family.
         spec: Copies of irreps, such as ``"32xA1+8xB1+8xE"``; ``"8x"`` stands for as many copies of
-            every irrep.
+            every irrep, ``"4xregular"`` for four copies of the regular representation, in which an
+            irrep occurs as often as it has dimensions.
 
     Raises:
         InputError: For text that is no such sum, or names something other than an irrep.
@@ -109,6 +146,10 @@ class Features:
         group, spec = self.group, self.spec.replace(" ", "")
         if spec.endswith("x") and spec[:-1].isdigit():
             spec = "+".join(spec + name for name in group.irreps)
+        match = re.fullmatch(r"([1-9]\d*)xregular", spec)
+        if match is not None:
+            copies = [(n.dim // n.commutant_dim, name) for name, n in group.irreps.items()]
+            spec = "+".join(f"{int(match[1]) * n}x{name}" for n, name in copies)
         object.__setattr__(self, "spec", spec)
         for _, name, _ in group.representation(spec).blocks:
             if name in _CARTESIAN:
@@ -132,17 +173,21 @@ class Features:
 
     @cached_property
     def components(self) -> tuple[Component, ...]:
-        """Components in the order of the layout: by sector, then in the group's order."""
-        return tuple(c for sector in self.sectors for c in sector)
+        """Components in the order of the layout."""
+        return tuple(component for group in self._stacked for component in group)
 
     @cached_property
-    def sectors(self) -> tuple[tuple[Component, ...], ...]:
-        """Components by selection sector; sectors that do not occur are left out."""
-        found = tuple(
-            tuple(c for c in sector if c[0] in self.copies)
-            for sector in selection_sectors(self.group)
+    def _stacked(self) -> tuple[tuple[Component, ...], ...]:
+        """Components by number of copies."""
+        return tuple(
+            tuple(
+                (name, k)
+                for name, copies in self.copies.items()
+                if copies == number
+                for k in range(self.group.irreps[name].dim)
+            )
+            for number in dict.fromkeys(self.copies.values())
         )
-        return tuple(sector for sector in found if sector)
 
     @property
     def channels(self) -> int:
@@ -151,134 +196,22 @@ class Features:
 
     @cached_property
     def layout(self) -> Layout:
-        """Where the channels are.
-
-        Irreps with equal numbers of copies form one stack. With several stacks the channels of a
-        sector still stand together: sector, stack, component, copy.
-        """
-        stacks, order = [], []
-        for number in dict.fromkeys(self.copies.values()):
-            names = [name for name, copies in self.copies.items() if copies == number]
-            spec = [(name, k) for name in names for k in range(self.group.irreps[name].dim)]
-            chosen = [c for c in self.components if c[0] in names]
-            stacks.append(
-                Stack(number, "+".join(names), tuple(spec.index(component) for component in chosen))
-            )
-            order.append(chosen)
-        if len(stacks) == 1:
-            return Layout(self.family, tuple(stacks))
-        starts = np.cumsum([0, *(stack.channels for stack in stacks)])
-        permutation: list[int] = []
-        for sector in self.sectors:
-            for stack, chosen, start in zip(stacks, order, starts, strict=False):
-                for place, component in enumerate(chosen):
-                    if component in sector:
-                        first = int(start) + place * stack.copies
-                        permutation += range(first, first + stack.copies)
-        return Layout(self.family, tuple(stacks), tuple(permutation))
+        """Where the channels are: irreps with equal numbers of copies form one stack."""
+        stacks = []
+        for components in self._stacked:
+            names = list(dict.fromkeys(name for name, _ in components))
+            stacks.append(Stack(self.copies[names[0]], "+".join(names), len(components)))
+        return Layout(self.family, tuple(stacks))
 
     def channels_of(self, component: Component) -> np.ndarray:
         """Numbers of the channels of one component, one for each copy."""
-        places: dict[Component, np.ndarray] = {}
         start = 0
-        for stack in self.layout.stacks:
-            spec = self.group.representation(stack.spec).blocks
-            names = [(name, k) for _, name, dim in spec for k in range(dim)]
-            for place in stack.order:
-                places[names[place]] = np.arange(start, start + stack.copies)
-                start += stack.copies
-        found = places[component]
-        if self.layout.permutation is None:
-            return found
-        return np.argsort(self.layout.permutation)[found]
-
-
-# ---- products ------------------------------------------------------------------------------------
-
-
-@lru_cache
-def selection_sectors(group: FiniteGroup) -> tuple[tuple[Component, ...], ...]:
-    """Components of all irreps by selection sector.
-
-    Two components are in one sector when some product of components has a part along both of them
-    in the Clebsch–Gordan coefficients, or when a chain of such products joins them. The sector of
-    the trivial irrep comes first.
-    """
-    components = [(name, k) for name, irrep in group.irreps.items() for k in range(irrep.dim)]
-    sector = {component: number for number, component in enumerate(components)}
-    reached: dict[tuple[Component, Component], Component] = {}
-    for a, b, c in ((a, b, c) for a in group.irreps for b in group.irreps for c in group.irreps):
-        for copy in group.clebsch_gordan(a, b, c):
-            for k, i, j in np.argwhere(np.abs(copy) > _TOLERANCE).tolist():
-                other = reached.setdefault(((a, i), (b, j)), (c, k))
-                old, new = sector[c, k], sector[other]
-                sector = {key: new if value == old else value for key, value in sector.items()}
-    found: dict[int, list[Component]] = {}
-    for component in components:
-        found.setdefault(sector[component], []).append(component)
-    return tuple(tuple(members) for members in found.values())
-
-
-@dataclass(frozen=True, eq=False)
-class Route:
-    """One way to make copies of an irrep from pairs of components.
-
-    Attributes:
-        irrep: The irrep that comes out.
-        parity: Its parity.
-        terms: ``(first, second, component, coefficient)``: numbers of the two components among all
-            ``[parity, component]``, the first not larger than the second, and the component of the
-            result.
-    """
-
-    irrep: str
-    parity: int
-    terms: tuple[tuple[int, int, int, float], ...]
-
-
-def square_routes(features: Features, parities: int, targets: Sequence[str]) -> tuple[Route, ...]:
-    """All independent products of a feature with itself, copy by copy.
-
-    Args:
-        features: The type of one parity.
-        parities: Number of parities, all of this type.
-        targets: Irreps to be made.
-
-    Returns:
-        The routes: for two different irreps or parities every Clebsch–Gordan copy, for an irrep
-        with itself the symmetric ones, normalized so that independent components of unit variance
-        give a result of unit variance.
-    """
-    group, place = features.group, {c: i for i, c in enumerate(features.components)}
-    width = len(place)
-    kinds = [(parity, name) for parity in range(parities) for name in features.copies]
-    routes = []
-    for number, (p, a) in enumerate(kinds):
-        for q, b in kinds[number:]:
-            for c in targets:
-                for copy in _independent(group.clebsch_gordan(a, b, c), (p, a) == (q, b)):
-                    terms = []
-                    for k, i, j in np.argwhere(np.abs(copy) > _TOLERANCE).tolist():
-                        pair = sorted((p * width + place[a, i], q * width + place[b, j]))
-                        terms.append((pair[0], pair[1], k, float(copy[k, i, j])))
-                    routes.append(Route(c, p ^ q, tuple(terms)))
-    return tuple(routes)
-
-
-def _independent(copies: np.ndarray, same: bool) -> list[np.ndarray]:
-    """Clebsch–Gordan copies; of an irrep with itself the symmetric ones, on pairs i ≤ j."""
-    if not same:
-        return list(copies)
-    found: list[np.ndarray] = []
-    for copy in (copies + copies.transpose(0, 1, 3, 2)) / 2:
-        rest = copy.copy()
-        for known in found:
-            rest -= np.vdot(known, rest) / np.vdot(known, known) * known
-        if np.linalg.norm(rest) > _TOLERANCE:
-            found.append(rest / np.linalg.norm(rest) * np.sqrt(len(rest)))
-    # x_i x_j and x_j x_i are one number; and a square has twice the variance of a product.
-    factor = np.where(np.eye(copies.shape[-1], dtype=bool), np.sqrt(0.5), np.sqrt(2.0))
-    return [np.triu(copy) * factor for copy in found]
+        for other in self.components:
+            copies = self.copies[other[0]]
+            if other == component:
+                return np.arange(start, start + copies)
+            start += copies
+        raise KeyError(component)
 
 
 # ---- fields --------------------------------------------------------------------------------------

@@ -1,14 +1,11 @@
-"""Apply dense filters over a neighbourhood, by the library's convolution where there is one."""
+"""Apply dense filters over a neighbourhood, by a convolution where that is faster."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latticezoo.symmetry.filter_cache import FilterCache
@@ -16,44 +13,67 @@ from latticezoo.symmetry.lattices import Lattice, Shell
 from latticezoo.symmetry.neighbourhoods import (
     check_size,
     family_lattice,
+    gather,
+    gathered_sum,
     neighbour_tables,
     resolve_shells,
 )
+from latticezoo.zoo.layers import graph
+from latticezoo.zoo.layers.circular import (
+    bands,
+    circular_convolution,
+    correlate,
+    shifted_columns,
+    shifted_sum,
+    wrapped,
+)
+
+#: A convolution over the box of the offsets pays when they fill this share of it …
+_FILLING = 0.5
+#: … and this many channels go in, and out.
+_CHANNELS = 16
+
+#: Makes the dense filter of a layer from its weights.
+MakeFilter = Callable[[], Tensor]
 
 
 class NeighbourhoodProduct(nn.Module):
-    """Sums over a neighbourhood with dense filters, one for each group of channels.
+    """Sums over a neighbourhood with a dense filter, one for each parity.
 
-    On lattices with one site a cell it is a circular convolution, which the library does several
-    times faster than a gather and a matrix product (by Winograd's method for 3 × 3 filters); on
-    others neighbours are gathered. In evaluation mode the filter is expanded once.
+    Where a cell has one site and the offsets fill their box it is a circular convolution
+    (:mod:`~latticezoo.zoo.layers.circular`). Elsewhere neighbours are gathered, before one matrix
+    product or, where that leaves fewer channels, after it. In evaluation mode the filter is
+    expanded once.
 
     Args:
         family: Lattice family.
-        shells: Number of shells around the site.
-        groups: Number of groups of channels that are not mixed.
+        shells: The neighbourhood; a number stands for the site and that many shells around it.
+        into: Number of channels that go in.
+        out: Number of channels that come out.
 
     Attributes:
         width: Number K of offsets.
 
-    Shapes:
-        - values ``[batch, groups · C_in, sites]``
-        - filter ``[groups, C_out, C_in, K]``
-        - output ``[batch, groups · C_out, sites]``
+    Shapes, for every parity:
+        - values ``[batch, sites, into]``, or ``[1, 1, into]`` for the same values everywhere
+        - filter ``[parities, out, K, into]``
+        - output ``[batch, sites, out]``, or ``[1, 1, out]``
     """
 
-    def __init__(self, family: str, shells: int, groups: int = 1) -> None:
+    def __init__(self, family: str, shells: Sequence[Shell] | int, into: int, out: int) -> None:
         super().__init__()
         lattice = family_lattice(family)
-        self.family, self.groups = family, groups
+        self.family, self.into, self.out = family, into, out
         self.shells: tuple[Shell, ...] = resolve_shells(lattice, shells)
         self.width = sum(shell.size for shell in self.shells)
-        self.cells = _cells(lattice, self.shells)
+        self._box = _box(lattice, self.shells)
+        places = None if self._box is None else torch.from_numpy(self._box.places)
+        self.register_buffer("_places", places, persistent=False)
         self._cache = FilterCache()
 
     def extra_repr(self) -> str:
-        """Lattice, offsets and groups."""
-        return f"{self.family}, offsets={self.width}, groups={self.groups}"
+        """Lattice, offsets and channels."""
+        return f"{self.family}, offsets={self.width}, {self.into} -> {self.out}"
 
     @property
     def radius(self) -> float:
@@ -65,70 +85,224 @@ class NeighbourhoodProduct(nn.Module):
         self._cache.clear()
         return super().train(mode)
 
+    # ---- forms of the filter -------------------------------------------------------------------
+
+    def matrices(self, make: MakeFilter, weights: Sequence[Tensor]) -> list[Tensor]:
+        """The filter as matrices ``[K · into, out]``, one for each parity."""
+        found = self._cache.get(
+            "matrices", weights, self.training, lambda: make().flatten(2).transpose(1, 2)
+        )
+        return list(found.unbind())
+
+    def kernels(self, make: MakeFilter, weights: Sequence[Tensor]) -> list[Tensor]:
+        """The filter as convolution kernels ``[out, into, k1, k2]``, one for each parity."""
+        found = self._cache.get("kernels", weights, self.training, lambda: self._kernels(make()))
+        return list(found.unbind())
+
+    def _kernels(self, filters: Tensor) -> Tensor:
+        assert self._box is not None
+        places = self.get_buffer("_places")
+        if self.width == self._box.size:
+            found = filters.index_select(2, places)
+        else:
+            shape = *filters.shape[:2], self._box.size, self.into
+            found = filters.new_zeros(shape).index_copy(2, places, filters)
+        # The channels that go in stay last in memory: the library then copies nothing.
+        return found.unflatten(2, self._box.shape).permute(0, 1, 4, 2, 3)
+
+    def convolves(self, lattice: Lattice) -> bool:
+        """Whether it is a convolution on this lattice."""
+        if self._box is None or min(self.into, self.out) < _CHANNELS:
+            return False
+        fits = all(r < n for r, n in zip(self._box.reach, grid(lattice), strict=True))
+        return fits and 1 < self.width >= _FILLING * self._box.size
+
+    # ---- application ---------------------------------------------------------------------------
+
     def forward(
         self,
-        values: Tensor,
-        make_filter: Callable[[], Tensor],
+        values: Sequence[Tensor],
+        make: MakeFilter,
         weights: Sequence[Tensor],
         lattice: Lattice,
-    ) -> Tensor:
+    ) -> list[Tensor]:
         """Apply a filter.
 
         Args:
             values: As above.
-            make_filter: Expands the filter.
+            make: Expands the filter.
             weights: What it is made from.
             lattice: The torus.
         """
-        check_size(lattice, self.shells, f"a layer over {len(self.shells)} shells")
+        self.check(lattice)
+        if self.convolves(lattice) and not all(is_uniform(v, lattice) for v in values):
+            kernels, matrices = self.kernels(make, weights), None
+            torus = grid(lattice)
+            return [
+                value @ kernel.sum((2, 3)).t()
+                if is_uniform(value, lattice)
+                else circular_convolution(value.unflatten(1, torus), kernel).flatten(1, 2)
+                for value, kernel in zip(values, kernels, strict=True)
+            ]
+        matrices = self.matrices(make, weights)
+        return [self._multiply(v, m, lattice) for v, m in zip(values, matrices, strict=True)]
+
+    def check(self, lattice: Lattice) -> None:
+        """Refuse a torus that is too small."""
+        check_size(lattice, self.shells, f"an equivariant layer over {len(self.shells)} shells")
+
+    def _multiply(self, value: Tensor, matrix: Tensor, lattice: Lattice) -> Tensor:
         if self.width == 1:
-            make = make_filter
-            matrix = self._cache.get("rows", weights, self.training, make)[..., 0]
-            return self._multiply(matrix, values)
-        if self.cells is not None:
-            kernel = self._cache.get(
-                "kernel", weights, self.training, lambda: self._kernel(make_filter())
-            )
-            return self._convolve(values, kernel, lattice)
-        matrix = self._cache.get("rows", weights, self.training, lambda: make_filter().flatten(2))
-        table = neighbour_tables(lattice, self.shells, values.device)[0]
-        columns = values.index_select(2, table.reshape(-1)).unflatten(2, table.shape)
-        return self._multiply(matrix, columns.transpose(2, 3).flatten(1, 2))
+            return value @ matrix
+        per_offset = matrix.unflatten(0, (self.width, -1))
+        if is_uniform(value, lattice):
+            return value @ per_offset.sum(0)
+        narrows = self.out < self.into
+        if narrows:
+            value = value @ per_offset.transpose(0, 1).flatten(1)
+        if self._box is not None and not torch.is_grad_enabled() and self._fits(lattice):
+            move = shifted_sum if narrows else shifted_columns
+            moved = move(value.unflatten(1, grid(lattice)), self._box.shifts).flatten(1, 2)
+        else:
+            tables = neighbour_tables(lattice, self.shells, value.device)
+            moved = gathered_sum(value, tables) if narrows else gather(value, tables)
+        return moved if narrows else moved @ matrix
 
-    def _multiply(self, matrix: Tensor, values: Tensor) -> Tensor:
-        """``[groups, C_out, C_in]`` times ``[batch, groups · C_in, sites]``."""
-        return (matrix @ values.unflatten(1, (self.groups, -1))).flatten(1, 2)
+    def _fits(self, lattice: Lattice) -> bool:
+        assert self._box is not None
+        return all(r < n for r, n in zip(self._box.reach, grid(lattice), strict=True))
 
-    @property
-    def _reach(self) -> list[int]:
-        assert self.cells is not None
-        return [int(reach) for reach in np.abs(self.cells).max(0)]
+    def sweep(
+        self,
+        values: Sequence[Tensor],
+        targets: Sequence[Tensor],
+        lattice: Lattice,
+        make: MakeFilter,
+        weights: Sequence[Tensor],
+        before: Step | None,
+        after: Update,
+    ) -> None:
+        """Go through all sites in small parts that stay in the cache, without gradients.
 
-    def _kernel(self, filters: Tensor) -> Tensor:
-        """The filter on the smallest box that holds the neighbourhood."""
-        assert self.cells is not None
-        reach = self._reach
-        box = [2 * r + 1 for r in reach]
-        place = torch.from_numpy(np.ravel_multi_index(tuple((self.cells + reach).T), box))
-        flat = filters.flatten(0, 1)
-        if self.width == math.prod(box) and bool((place == torch.arange(self.width)).all()):
-            return flat.unflatten(2, box)
-        empty = flat.new_zeros(*flat.shape[:2], math.prod(box))
-        return empty.index_copy(2, place.to(flat.device), flat).unflatten(2, box)
+        Args:
+            values: ``[batch, sites, C]`` of every parity.
+            targets: What ``after`` changes, ``[batch, sites, …]``, contiguous. It may be the
+                values themselves: a part is changed when its neighbours need it no more.
+            lattice: The torus.
+            make: Expands the filter.
+            weights: What it is made from.
+            before: Map at every site that comes before the filter; it may overwrite its input.
+            after: Takes the filtered values of some sites, ``[S, out]`` for every parity, and the
+                parts of the targets at these sites, ``[S, …]``.
+        """
+        self.check(lattice)
+        if not self.convolves(lattice):
+            self._sweep_rows(values, targets, lattice, self.matrices(make, weights), before, after)
+            return
+        kernels, box = self.kernels(make, weights), self._box
+        assert box is not None
+        sides = grid(lattice)
+        sources = [value.unflatten(1, sides) for value in values]
+        places = [target.unflatten(1, sides) for target in targets]
+        at_once = graph.TILE // lattice.n_sites
+        for start in range(0, len(sources[0]), max(at_once, 1)):
+            if at_once:
+                some = slice(start, start + at_once)
+                parts = [source[some] for source in sources]
+                if before is not None:
+                    parts = before([part.clone() for part in parts])
+                found = [
+                    correlate(wrapped(part, box.reach), kernel)
+                    for part, kernel in zip(parts, kernels, strict=True)
+                ]
+                after([_rows(part) for part in found], [_view(p[some]) for p in places])
+                continue
+            height = max(graph.TILE // sides[1], 1)
+            for rows, parts in bands([source[start] for source in sources], box.reach, height):
+                if before is not None:
+                    parts = before(parts)
+                found = [correlate(p, kernel) for p, kernel in zip(parts, kernels, strict=True)]
+                after([_rows(part) for part in found], [_view(p[start, rows]) for p in places])
 
-    def _convolve(self, values: Tensor, kernel: Tensor, lattice: Lattice) -> Tensor:
-        torus = values.unflatten(2, lattice.shape)
-        for axis, reach in enumerate(self._reach, start=2):
-            size = torus.shape[axis]
-            before, after = torus.narrow(axis, size - reach, reach), torus.narrow(axis, 0, reach)
-            torus = torch.cat([before, torus, after], dim=axis)
-        convolution = F.conv1d if lattice.dim == 1 else F.conv2d
-        return convolution(torus, kernel, groups=self.groups).flatten(2)
+    def _sweep_rows(
+        self,
+        values: Sequence[Tensor],
+        targets: Sequence[Tensor],
+        lattice: Lattice,
+        matrices: Sequence[Tensor],
+        before: Step | None,
+        after: Update,
+    ) -> None:
+        count = len(values[0]) * lattice.n_sites
+        # Any site may be a neighbour of the last one: what is read must not be what is changed.
+        sources = [_rows(value).clone() for value in values]
+        for tile in graph.tiles(count) if before is not None else ():
+            for source, part in zip(
+                sources, before([source[tile] for source in sources]), strict=True
+            ):
+                source[tile] = part
+        table = neighbour_tables(lattice, self.shells, values[0].device)[0]
+        for number in range(len(values[0])):
+            first = number * lattice.n_sites
+            for tile in graph.tiles(lattice.n_sites):
+                chosen = (table[tile] + first).reshape(-1)
+                size = len(table[tile])
+                found = [
+                    source.index_select(0, chosen).view(size, -1) @ matrix
+                    for source, matrix in zip(sources, matrices, strict=True)
+                ]
+                after(found, [target[number, tile] for target in targets])
 
 
-@lru_cache
-def _cells(lattice: Lattice, shells: tuple[Shell, ...]) -> np.ndarray | None:
-    """Offsets in whole cells ``[K, dim]``, where that is a convolution the library has."""
+#: A map of the values of all parities at some sites.
+Step = Callable[[list[Tensor]], list[Tensor]]
+
+#: Takes filtered values, and the parts of the targets they belong to.
+Update = Callable[[list[Tensor], list[Tensor]], None]
+
+
+def is_uniform(value: Tensor, lattice: Lattice) -> bool:
+    """Whether values are given once for all sites."""
+    return value.shape[1] == 1 < lattice.n_sites
+
+
+def grid(lattice: Lattice) -> tuple[int, int]:
+    """Sides of a lattice with one site a cell, in two dimensions or one; a chain is a column."""
+    return (lattice.shape[0], lattice.shape[1]) if lattice.dim == 2 else (lattice.n_sites, 1)
+
+
+def _rows(values: Tensor) -> Tensor:
+    """One row for each site."""
+    return values.reshape(-1, values.shape[-1])
+
+
+def _view(values: Tensor) -> Tensor:
+    """The same as a view, to be written to."""
+    return values.view(-1, values.shape[-1])
+
+
+class _Box:
+    """The smallest box about the site that holds all offsets.
+
+    Attributes:
+        shifts: The offsets, in cells.
+        reach: Offsets run from minus to plus this, in cells.
+        places: Numbers of the offsets inside the box, row-major; where the offsets are all of the
+            box, the inverse permutation.
+    """
+
+    def __init__(self, shifts: np.ndarray) -> None:
+        reach = np.abs(shifts).max(0)
+        self.shifts = tuple((int(first), int(second)) for first, second in shifts)
+        self.reach = int(reach[0]), int(reach[1])
+        self.shape = 2 * self.reach[0] + 1, 2 * self.reach[1] + 1
+        self.size = self.shape[0] * self.shape[1]
+        places = np.ravel_multi_index(tuple((shifts + reach).T), self.shape)
+        self.places = np.argsort(places) if len(places) == self.size else places
+
+
+def _box(lattice: Lattice, shells: tuple[Shell, ...]) -> _Box | None:
     if lattice.sublattices > 1 or lattice.dim > 2:
         return None
-    return np.array([shift for shell in shells for shift in lattice.shifts(shell)])
+    shifts = np.array([shift for shell in shells for shift in lattice.shifts(shell)])
+    return _Box(shifts if lattice.dim == 2 else np.pad(shifts, ((0, 0), (0, 1))))
