@@ -1,5 +1,6 @@
 """Driven trajectories beside exact ones: statistics, quantities, errors of the driver."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -16,9 +17,12 @@ from latticezoo.datasets.populations import (
     driver_errors,
     quantities,
 )
+from latticezoo.datasets.registry import create_recipe
 from latticezoo.simulate.systems import create_system
+from latticezoo.simulate.systems.jahn_teller import QX
 from latticezoo.symmetry.errors import InputError
-from latticezoo.zoo.pretrained import load_pretrained
+from latticezoo.zoo.pretrained import load_pretrained, model_config, weights_bytes
+from latticezoo.zoo.registry import create_model
 
 DRIVER = "gcn.holstein_weak"
 
@@ -163,3 +167,39 @@ def test_a_driver_that_changed_since_is_told(data):
     assert driver_errors(changed, DRIVER)["driver"] == DRIVER
     with pytest.raises(InputError, match="name no driver"):
         driver_errors(replace(data, source=replace(data.source, options={})))
+
+
+def test_the_jahn_teller_model_too(tmp_path, monkeypatch):
+    """Driven by a network that knows nothing, which only this test lets pass."""
+    options = {"lattice": 4, "random": 0, "trajectories": 4, "frames": 2, "last_time": 1.5}
+    task = create_recipe("jahn_teller_square", **options).task
+    torch.manual_seed(0)
+    network = create_model("lattice_enn", task, width=4, blocks=1, output="direct").eval()
+    weights = weights_bytes(network)
+    (tmp_path / "model.safetensors").write_bytes(weights)
+    (tmp_path / "config.json").write_text(json.dumps(model_config(network, weights)))
+    monkeypatch.setattr("latticezoo.datasets.driver.WORST_START", 1e9)
+    path = make_dataset(
+        "jahn_teller_square",
+        path=tmp_path / "jt.h5",
+        workers=1,
+        progress=False,
+        driver=str(tmp_path),
+        exact_trajectories=2,
+        **options,
+    )
+    data = LabelledData.open(path)
+    assert data.driven.tolist() == [0] * 4 + [1] * 4
+    found = quantities(data)
+    assert list(found) == list(QUANTITIES)
+    sign = data.lattice.stagger
+    order = (data.fields["Q"][:, :, QX] * sign).mean(1).abs()
+    assert torch.allclose(found["order_parameter"], order)
+    force = create_system("jahn_teller_half_filled", backend="lapack").forces(
+        data.fields, data.lattice
+    )["Q"]
+    assert torch.allclose(found["force_square"], force.square().sum(2).mean(1))
+    assert len(compare_populations(data).overall) == len(QUANTITIES)
+    errors = driver_errors(data)["populations"]
+    assert set(errors) == {"exact trajectory", "driven trajectory"}
+    assert errors["driven trajectory"]["scaled_force"]["share"] > 0.5
