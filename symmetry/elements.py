@@ -76,6 +76,9 @@ class SymmetryGroup:
         gauge: Name of the gauge group, or None.
         point_operations: Elements of ``lattice.point_group``; all that the torus allows unless
             fewer are given.
+
+    Raises:
+        InputError: When one of them does not map the torus onto itself.
     """
 
     lattice: Lattice
@@ -87,6 +90,8 @@ class SymmetryGroup:
     def __post_init__(self) -> None:
         if not self.point_operations:
             object.__setattr__(self, "point_operations", self.lattice.operations)
+        for point in self.point_operations:
+            self.lattice.check_operation(point)
 
     def __len__(self) -> int:
         """Order of the finite part."""

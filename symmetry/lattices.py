@@ -299,13 +299,34 @@ class Lattice:
         Raises:
             InputError: When the operation does not map the torus onto itself.
         """
-        if point not in self.operations:
-            name = self.point_group.element_names[point]
-            raise InputError(f"{name} of {self.point_group.name} does not map {self} onto itself.")
+        self.check_operation(point)
         rotated = _rotated_sites(self, point)
         if translation is None:
             return rotated.clone()
         return _translated_sites(self, tuple(translation))[rotated]
+
+    def check_operation(self, point: int) -> None:
+        """Make sure that a point operation maps this torus onto itself.
+
+        Args:
+            point: Element of ``point_group``.
+
+        Raises:
+            InputError: Naming the operation and those that do.
+        """
+        if point in self.operations:
+            return
+        names = self.point_group.element_names
+        if not 0 <= point < len(names):
+            raise InputError(
+                f"there is no point operation {point} of {self}; {self.point_group.name} has the "
+                f"elements 0 to {len(names) - 1}."
+            )
+        kept = ", ".join(names[number] for number in self.operations)
+        raise InputError(
+            f"{names[point]} of {self.point_group.name} does not map {self} onto itself; on sides "
+            f"of these lengths only {kept} do."
+        )
 
     def site_operation(self, point: int, sublattice: int) -> tuple[int, int]:
         """How an operation acts on the frame of a site.

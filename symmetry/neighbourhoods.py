@@ -62,16 +62,30 @@ def offset_permutations(group: FiniteGroup, shells: Sequence[Shell]) -> np.ndarr
     Returns:
         ``[order, K]``: element ``g`` sends offset ``k`` to offset ``result[g, k]``, counted
         through all shells.
+
+    Raises:
+        InputError: When the neighbourhood is not closed under the group.
     """
     parts, start = [], 0
     for shell in shells:
         turned = np.einsum("gij,kj->gki", group.matrices, shell.vectors)
         distance = np.abs(turned[:, :, None] - shell.vectors[None, None]).max(-1)
-        if distance.min(-1).max() > _TOLERANCE:
-            raise InputError(f"{group.name} does not map shell {shell.index} onto itself.")
+        missing = np.argwhere(distance.min(-1) > _TOLERANCE)
+        if len(missing):
+            element, offset = missing[0]
+            raise InputError(
+                f"{group.name} does not map shell {shell.index} onto itself: "
+                f"{group.element_names[element]} takes its offset {_place(shell.vectors[offset])} "
+                f"to {_place(turned[element, offset])}, which is not in it; a neighbourhood must "
+                "hold all images of its offsets."
+            )
         parts.append(distance.argmin(-1) + start)
         start += shell.size
     return np.concatenate(parts, axis=1)
+
+
+def _place(vector: np.ndarray) -> str:
+    return "(" + ", ".join(f"{value + 0.0:.4g}" for value in vector) + ")"
 
 
 # ---- gathering -----------------------------------------------------------------------------------

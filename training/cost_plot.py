@@ -66,6 +66,8 @@ def accuracy_against_cost(
                 best = np.fmin.accumulate(errors)
                 seconds = np.maximum(history["seconds"], 1e-3)
                 right.plot(seconds, best, color=colour, ls=DASHES[index % len(DASHES)])
+                marker = MARKERS[index % len(MARKERS)]
+                right.plot(seconds[-1], best[-1], marker, color=colour, ms=6)
                 ends.append((label, seconds[-1], best[-1], colour))
             right.set(xscale="log", yscale="log", xlabel="training time (s)")
             right.set_ylabel(f"validation RMSE of {quantity}, lowest so far")
@@ -84,6 +86,8 @@ def accuracy_against_cost(
                     color="0.35",
                 )
         plain_ticks(left)
+        for ax in axes[0]:
+            plain_ticks(ax, "x")
         _label(left, labels)
         if histories:
             _label(axes[0, 1], ends)

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -362,13 +362,14 @@ def learning_curve(
     return Path(path)
 
 
-def plain_ticks(ax: Axes) -> None:
+def plain_ticks(ax: Axes, which: Literal["x", "y"] = "y") -> None:
     """Write 2, 5, 10 on a short logarithmic axis, not powers of ten."""
     from matplotlib.ticker import FuncFormatter, LogLocator
 
-    low, high = ax.get_ylim()
+    axis = ax.yaxis if which == "y" else ax.xaxis
+    low, high = sorted(axis.get_view_interval())
     if high / low < 1000:
         steps = (1.0, 2.0, 3.0, 5.0) if high / low < 20 else (1.0, 2.0, 5.0)
-        ax.yaxis.set_major_locator(LogLocator(subs=steps))
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        ax.yaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
+        axis.set_major_locator(LogLocator(subs=steps))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(FuncFormatter(lambda *_: ""))
