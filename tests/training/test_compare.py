@@ -209,3 +209,24 @@ def test_a_network_that_cannot_serve_the_task(refused, monkeypatch):
     monkeypatch.setattr(GCN, "__init__", refuse)
     sentence = refused("compare", "--data", "holstein", "--models", "gcn")
     assert sentence == "gcn cannot serve the task 'x': no links."
+
+
+def test_members_trained_by_two_processes_at_once_meet_in_one_folder(command, start):
+    """Two comparisons with other members into one folder; a third one only measures."""
+    common = ["compare", *DATA_WORDS, "--epochs", "2", "--out", "board", "--no-baselines"]
+    common += ["--gcn.widths", "[8,8]", "--descriptor_mlp.widths", "[8]"]
+    other = start(*common, "--models", "descriptor_mlp")
+    status, _, err = command(*common, "--models", "gcn")
+    assert status == 0, err
+    status, output = other.wait(120)
+    assert status == 0, output
+    # Whichever wrote last: a whole table of its own member.
+    assert len(table()) == 1
+    members = ("gcn", "descriptor_mlp")
+    files = [Path(f"board/members/{name}/checkpoints/best.ckpt") for name in members]
+    before = [file.stat().st_mtime_ns for file in files]
+    status, _, err = command(*common, "--models", ",".join(members))
+    assert status == 0, err
+    assert set(table()) == set(members)
+    assert [file.stat().st_mtime_ns for file in files] == before
+    assert not [path for path in Path("board").rglob(".*") if path.name != ".lock"]
