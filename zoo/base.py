@@ -111,12 +111,7 @@ class ZooModel(Learner):
             **{name: _plain(value) for name, value in given.items() if value is not None},
         }
         check_options(options)
-        wanted = Task.from_dict(task)
-        if conserve is None and wanted.conserved is None:
-            options["conserve"] = False  # a preset asks for it where there is something to keep
-        super().__init__(wanted, options)
-        if conserve and self.task.conserved is None:
-            raise self.refuse("it has no fixed number of particles that conserve could keep.")
+        super().__init__(Task.from_dict(task), options)
         # Plain values alone, and all of them: arguments that the command line links, such as the
         # task, would otherwise be missing, and a changed preset would change old checkpoints.
         self.save_hyperparameters(

@@ -236,11 +236,9 @@ class NeighbourhoodProduct(nn.Module):
         count = len(values[0]) * lattice.n_sites
         # Any site may be a neighbour of the last one: what is read must not be what is changed.
         sources = [_rows(value).clone() for value in values]
-        for tile in graph.tiles(count) if before is not None else ():
-            for source, part in zip(
-                sources, before([source[tile] for source in sources]), strict=True
-            ):
-                source[tile] = part
+        if before is not None:
+            pieces = [before([s[tile] for s in sources]) for tile in graph.tiles(count)]
+            sources = [torch.cat(parts) for parts in zip(*pieces, strict=True)]
         table = neighbour_tables(lattice, self.shells, values[0].device)[0]
         for number in range(len(values[0])):
             first = number * lattice.n_sites
