@@ -56,8 +56,8 @@ def check_checkpoint(network: ZooModel, checkpoint: Mapping[str, Any]) -> None:
         )
     counts = saved.get("ensemble", 1), own.get("ensemble", 1)
     if counts[0] != counts[1]:
-        theirs, ours = (f"an ensemble of {n}" if n > 1 else "a single network" for n in counts)
-        raise InputError(f"the checkpoint holds {theirs}, not {ours}.")
+        held, wanted = (f"an ensemble of {n}" if n > 1 else "a single network" for n in counts)
+        raise InputError(f"the checkpoint holds {held}, not {wanted}.")
     if saved["task"] != own["task"]:
         ours, theirs = own["task"]["name"], saved["task"]["name"]
         detail = "with other fields or symmetries" if ours == theirs else f"not {ours!r}"
