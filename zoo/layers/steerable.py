@@ -110,11 +110,11 @@ class SteerableConv(nn.Module):
             expansion.register_module(name, own)
             key = (*pair, kernel, filters)
             if key not in _exact_blocks:
-                representations = [
+                into, out = (
                     next(r for r in kind.representations if r.name == part)
                     for kind, part in zip((source, target), pair, strict=True)
-                ]
-                _exact_blocks[key] = _exact_block(own, group, *representations, expansion.points)
+                )
+                _exact_blocks[key] = _exact_block(own, group, into, out, expansion.points)
             originals[f"_basisexpansion.{name}.sampled_basis"] = _exact_blocks[key]
         if self.conv.bias is not None:
             rows = self.conv.bias_expansion.double().numpy()
