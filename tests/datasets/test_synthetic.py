@@ -152,8 +152,8 @@ def learned_share(data, folder, name, options, epochs):
         return errors(pairs(network.eval(), data.samples("test"), "force"))["share_trajectory"]
 
 
-TINY = {"features": "6x", "products": 6, "blocks": 1, "embedding_shells": 1, "shells": 1}
-TINY |= {"readout_shells": 1, "output": "energy"}
+TINY = {"body": "products", "features": "6x", "products": 6, "blocks": 1, "embedding_shells": 1}
+TINY |= {"shells": 1, "readout_shells": 1, "output": "energy", "learning_rate": 2e-2}
 
 
 @pytest.mark.filterwarnings("ignore:.*")
@@ -171,8 +171,8 @@ def test_an_equivariant_network_learns_what_a_linear_map_cannot(tmp_path, lattic
         path=str(tmp_path / "data.h5"),
     )
     linear = linear_share(data)
-    share = learned_share(data, tmp_path, "lattice_enn", TINY, 8)
-    assert share < 0.75 * linear, (share, linear)
+    share = learned_share(data, tmp_path, "lattice_enn", TINY, 16)
+    assert share < 0.7 * linear, (share, linear)
 
 
 @pytest.mark.slow
