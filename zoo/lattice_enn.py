@@ -20,7 +20,6 @@ from latticezoo.zoo.layers.energies import (
     physical_energy,
 )
 from latticezoo.zoo.layers.enn import Blocks
-from latticezoo.zoo.layers.graph import tiles
 from latticezoo.zoo.layers.group_convolution import RegularNetwork
 from latticezoo.zoo.layers.irrep_fields import (
     Embedding,
@@ -44,6 +43,9 @@ _PUBLISHED = {
     "learning_rate": 1e-3,
     "conserve": False,
 }
+
+#: Sites that the E-FNN takes through its layers at once.
+PIECE = 1024
 
 #: The energy of a site as a field: invariant, and even under every two-element symmetry.
 LOCAL_ENERGY = "local energy"
@@ -107,6 +109,10 @@ class ExpandedNetwork(nn.Module):
             copies = layer.out
 
     @property
+    def _expanded(self) -> list[ExpandedLayer]:
+        return list(self.layers)  # type: ignore[arg-type]
+
+    @property
     def radius(self) -> float:
         """Distance in bond lengths beyond which nothing is seen."""
         return self.irreps.radius
@@ -115,14 +121,15 @@ class ExpandedNetwork(nn.Module):
         """Outputs by name, ``[batch, sites, C]``."""
         shape = tuple(next(iter(fields.values())).shape[:2])
         columns = self.irreps.columns(fields, lattice)
-        # The expanded layers are a hundred times wider than the input: without gradients a few
-        # sites are taken through all of them at a time.
-        pieces = [slice(None)] if torch.is_grad_enabled() else tiles(len(columns))
+        # The expanded layers are a hundred times wider than the input: a few sites are taken
+        # through all of them at a time, so that they stay in the cache.
+        filters = [layer.filters() for layer in self._expanded]
         parts = []
-        for piece in pieces:
-            values = self.irreps(columns[piece])
-            for layer in self.layers:
-                values = layer(values)
+        step = PIECE * (2 if torch.is_grad_enabled() else 1)
+        for start in range(0, len(columns), step):
+            values = self.irreps(columns[start : start + step])
+            for layer, given in zip(self._expanded, filters, strict=True):
+                values = layer(values, given)
             parts.append(values)
         joined = {name: torch.cat([p[name] for p in parts], dim=-1) for name in parts[0]}
         return self.fields(joined, shape, lattice)

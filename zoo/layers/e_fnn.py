@@ -11,7 +11,7 @@ for D4; this one works for any point group.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -132,6 +132,7 @@ class ExpandedLayer(nn.Module):
         for name in missing:
             del self.out[name], self.widths[name]
         self.expansions = [e for e in self.expansions if e.target in self.out]
+        self._by_first = [self._order(expansion) for expansion in self.expansions]
         self.weights, self.biases = nn.ParameterDict(), nn.ParameterDict()
         for name, width in self.widths.items():
             # Xavier's rule, as in the authors' code. The smooth form, linear for small values,
@@ -149,20 +150,108 @@ class ExpandedLayer(nn.Module):
                 pairs = torch.triu_indices(n, n, offset)
                 self.register_buffer(f"_pairs_{name}_{offset}", pairs, persistent=False)
 
-    def forward(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Apply the layer to tensors ``[copies, dim, S]``."""
+    def _order(self, expansion: Expansion) -> bool | None:
+        """Whether the weights meet the first factor first; None where pairs are fewer numbers."""
+        dims = [1 + max(term[place] for term in expansion.terms) for place in range(3)]
+        pairs = pair_count(expansion, self.into) * dims[0]
+        out = self.out[expansion.target]
+        first = out * self.into[expansion.second] * dims[1]
+        second = out * self.into[expansion.first] * dims[2]
+        if min(first, second) >= pairs:
+            return None
+        return first <= second
+
+    def filters(self) -> list[Tensor | None]:
+        """What the map of each irrep is made of, computed once for many pieces of the lattice."""
+        found = []
+        starts = {name: self.into.get(name, 0) for name in self.out}
+        listed = {
+            name: [self.weights[name][:, :start]] for name, start in starts.items() if start
+        } | {name: [] for name, start in starts.items() if not start}
+        contracted = []
+        for expansion, by_first in zip(self.expansions, self._by_first, strict=True):
+            name, count = expansion.target, pair_count(expansion, self.into)
+            weight = self.weights[name][:, starts[name] : starts[name] + count]
+            starts[name] += count
+            if by_first is None:
+                listed[name].append(weight)
+            else:
+                contracted.append(self._square(expansion, weight, by_first))
+        for name in self.out:
+            parts = listed[name]
+            found.append(torch.cat(parts, dim=1) if parts else None)
+        return [*found, *contracted]
+
+    def _square(self, expansion: Expansion, weight: Tensor, by_first: bool) -> Tensor:
+        """Weights of all pairs as ``[out · n, m]``, m the copies of the factor contracted first."""
+        n, m = self.into[expansion.first], self.into[expansion.second]
+        if expansion.diagonal is not None:
+            pairs = self.get_buffer(f"_pairs_{expansion.first}_{int(not expansion.diagonal)}")
+            weight = weight.new_zeros(len(weight), n * n).index_copy(
+                1, pairs[0] * n + pairs[1], weight
+            )
+        split = weight.unflatten(1, (n, m))
+        return (split.transpose(1, 2) if by_first else split).flatten(0, 1)
+
+    def forward(
+        self, values: Mapping[str, Tensor], filters: Sequence[Tensor | None] | None = None
+    ) -> dict[str, Tensor]:
+        """Apply the layer to tensors ``[copies, dim, S]``.
+
+        Args:
+            values: Copies of each irrep.
+            filters: As :meth:`filters` gives them, for many pieces; made here when None.
+        """
+        if filters is None:
+            filters = self.filters()
         expanded: dict[str, list[Tensor]] = {name: [] for name in self.out}
         for name, value in values.items():
             if name in expanded:
                 expanded[name].append(value)
-        for expansion in self.expansions:
-            expanded[expansion.target].append(self._product(expansion, values))
+        contracted = iter(filters[len(self.out) :])
+        totals: dict[str, list[Tensor]] = {name: [] for name in self.out}
+        for expansion, by_first in zip(self.expansions, self._by_first, strict=True):
+            if by_first is None:
+                expanded[expansion.target].append(self._product(expansion, values))
+                continue
+            matrix = next(contracted)
+            assert matrix is not None
+            totals[expansion.target].append(self._contracted(expansion, values, matrix, by_first))
         result = {}
-        for name, parts in expanded.items():
-            joined = torch.cat(parts)
-            mixed = (self.weights[name] @ joined.flatten(1)).view(-1, *joined.shape[1:])
-            result[name] = self._squash(name, mixed)
+        for (name, parts), weight in zip(expanded.items(), filters, strict=False):
+            if weight is not None:
+                joined = parts[0] if len(parts) == 1 else torch.cat(parts)
+                mixed = (weight @ joined.flatten(1)).view(-1, *joined.shape[1:])
+                totals[name].append(mixed)
+            total = totals[name][0]
+            for part in totals[name][1:]:
+                total = total + part
+            result[name] = self._squash(name, total)
         return result
+
+    def _contracted(
+        self, expansion: Expansion, values: Mapping[str, Tensor], matrix: Tensor, by_first: bool
+    ) -> Tensor:
+        """Products already mixed: the weights meet one factor before the other.
+
+        Where a few copies come out of many pairs, this makes numbers for every copy of one factor
+        in place of every pair.
+        """
+        names = expansion.first, expansion.second
+        near, far = (values[name] for name in (names if by_first else names[::-1]))
+        sites = near.shape[-1]
+        halves = (matrix @ near.flatten(1)).view(-1, len(far), near.shape[1], sites).unbind(2)
+        others = far.unbind(1)
+        dim = 1 + max(k for k, _, _, _ in expansion.terms)
+        components: list[Tensor | None] = [None] * dim
+        for k, i, j, coefficient in expansion.terms:
+            one, other = (i, j) if by_first else (j, i)
+            term = (halves[one] * others[other]).sum(1)
+            if coefficient != 1:
+                term = coefficient * term
+            total = components[k]
+            components[k] = term if total is None else total + term
+        return torch.stack([c for c in components if c is not None], dim=1)
 
     def _product(self, expansion: Expansion, values: Mapping[str, Tensor]) -> Tensor:
         first, second = values[expansion.first], values[expansion.second]
@@ -171,10 +260,11 @@ class ExpandedLayer(nn.Module):
         else:
             pairs = self.get_buffer(f"_pairs_{expansion.first}_{int(not expansion.diagonal)}")
             first, second = first.index_select(0, pairs[0]), second.index_select(0, pairs[1])
+        firsts, seconds = first.unbind(-2), second.unbind(-2)
         dim = 1 + max(k for k, _, _, _ in expansion.terms)
         components: list[Tensor | None] = [None] * dim
         for k, i, j, coefficient in expansion.terms:
-            term = first[..., i, :] * second[..., j, :]
+            term = firsts[i] * seconds[j]
             if coefficient != 1:
                 term = coefficient * term
             total = components[k]

@@ -14,16 +14,14 @@ from latticezoo.symmetry.groups import FiniteGroup
 from latticezoo.symmetry.lattices import Lattice, Shell
 from latticezoo.symmetry.neighbourhoods import (
     ExactBuffers,
-    check_size,
     family_lattice,
-    gather,
     in_frames,
-    neighbour_tables,
 )
 from latticezoo.symmetry.projections import projection
 from latticezoo.symmetry.stencils import stencil_basis
 from latticezoo.zoo.layers.irrep_linear import IrrepLinear
 from latticezoo.zoo.layers.irreps import Features, field_layout, parity_of
+from latticezoo.zoo.layers.neighbourhood_product import neighbour_columns
 
 if TYPE_CHECKING:
     from latticezoo.zoo.base import ZooModel
@@ -215,10 +213,7 @@ class NeighbourhoodIrreps(ExactBuffers):
 
     def columns(self, values: Mapping[str, Tensor], lattice: Lattice) -> Tensor:
         """Values on the neighbourhood of every site, ``[batch · sites, L · M]``."""
-        check_size(lattice, self.shells, f"an equivariant layer over {len(self.shells)} shells")
-        joined = self.group.join(values, lattice)
-        tables = neighbour_tables(lattice, self.shells, joined.device)
-        return gather(joined, tables).flatten(0, 1)
+        return neighbour_columns(self.group.join(values, lattice), lattice, self.shells)
 
     def coefficients(self, columns: Tensor) -> dict[str, Tensor]:
         """Irreps before scaling, ``[copies, dim, S]`` each."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -114,8 +115,7 @@ class NeighbourhoodProduct(nn.Module):
         """Whether it is a convolution on this lattice."""
         if self._box is None or min(self.into, self.out) < _CHANNELS:
             return False
-        fits = all(r < n for r, n in zip(self._box.reach, grid(lattice), strict=True))
-        return fits and 1 < self.width >= _FILLING * self._box.size
+        return self._box.fits(lattice) and 1 < self.width >= _FILLING * self._box.size
 
     # ---- application ---------------------------------------------------------------------------
 
@@ -160,17 +160,14 @@ class NeighbourhoodProduct(nn.Module):
         narrows = self.out < self.into
         if narrows:
             value = value @ per_offset.transpose(0, 1).flatten(1)
-        if self._box is not None and not torch.is_grad_enabled() and self._fits(lattice):
+        slices = self._box is not None and self._box.fits(lattice)
+        if slices and not torch.is_grad_enabled():
             move = shifted_sum if narrows else shifted_columns
             moved = move(value.unflatten(1, grid(lattice)), self._box.shifts).flatten(1, 2)
         else:
             tables = neighbour_tables(lattice, self.shells, value.device)
             moved = gathered_sum(value, tables) if narrows else gather(value, tables)
         return moved if narrows else moved @ matrix
-
-    def _fits(self, lattice: Lattice) -> bool:
-        assert self._box is not None
-        return all(r < n for r, n in zip(self._box.reach, grid(lattice), strict=True))
 
     def sweep(
         self,
@@ -259,6 +256,16 @@ Step = Callable[[list[Tensor]], list[Tensor]]
 Update = Callable[[list[Tensor], list[Tensor]], None]
 
 
+def neighbour_columns(values: Tensor, lattice: Lattice, shells: tuple[Shell, ...]) -> Tensor:
+    """Neighbours of every site, ``[batch · sites, K · C]``, of values ``[batch, sites, C]``."""
+    check_size(lattice, shells, f"an equivariant layer over {len(shells)} shells")
+    box = _box(lattice, shells)
+    if box is not None and box.fits(lattice) and not torch.is_grad_enabled():
+        moved = shifted_columns(values.unflatten(1, grid(lattice)), box.shifts)
+        return moved.flatten(0, 2)
+    return gather(values, neighbour_tables(lattice, shells, values.device)).flatten(0, 1)
+
+
 def is_uniform(value: Tensor, lattice: Lattice) -> bool:
     """Whether values are given once for all sites."""
     return value.shape[1] == 1 < lattice.n_sites
@@ -298,7 +305,12 @@ class _Box:
         places = np.ravel_multi_index(tuple((shifts + reach).T), self.shape)
         self.places = np.argsort(places) if len(places) == self.size else places
 
+    def fits(self, lattice: Lattice) -> bool:
+        """Whether the torus can be continued so far by slices of itself."""
+        return all(r < n for r, n in zip(self.reach, grid(lattice), strict=True))
 
+
+@lru_cache
 def _box(lattice: Lattice, shells: tuple[Shell, ...]) -> _Box | None:
     if lattice.sublattices > 1 or lattice.dim > 2:
         return None
