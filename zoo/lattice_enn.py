@@ -216,6 +216,7 @@ class LatticeENN(ZooModel):
             "nonlinearity": "smooth",
             "squares": True,
             "learning_rate": 5e-3,
+            "gradient_clip": 1.0,
             "conserve": True,
         },
         "accurate": {"width": 64, "blocks": 8, "learning_rate": 3e-3},

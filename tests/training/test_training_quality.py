@@ -107,6 +107,17 @@ def test_a_single_large_gradient_is_cut_to_a_multiple_of_the_usual_one():
     assert torch.equal(weight.grad, torch.zeros(3))
 
 
+def test_a_multiple_of_one_keeps_the_direction_alone():
+    weight, unit = torch.nn.Parameter(torch.zeros(2)), GradientClip(1.0)
+    for size in (100.0, 1e-3):
+        weight.grad = torch.tensor([3.0, 4.0]) * size
+        unit.clip([weight])
+        torch.testing.assert_close(weight.grad, torch.tensor([0.6, 0.8]))
+    weight.grad = torch.zeros(2)
+    unit.clip([weight])
+    assert torch.equal(weight.grad, torch.zeros(2))
+
+
 def test_clipping_is_reached_from_fit_by_option_and_by_trainer(command):
     """A tight absolute limit on the trainer replaces the relative one of the network."""
 
