@@ -302,7 +302,7 @@ class RegularNetwork(nn.Module):
         """Distance in bond lengths beyond which nothing is seen."""
         maps = [next(iter(self.lifts.values())), *self.convolutions]
         maps.append(next(iter(self.projections.values())))
-        return float(sum(m.product.radius for m in maps))  # type: ignore[union-attr, misc]
+        return float(sum(m.product.radius for m in maps))
 
     def forward(self, fields: Mapping[str, Tensor], lattice: Lattice) -> dict[str, Tensor]:
         """Outputs by name, ``[batch, sites, C]``."""

@@ -160,10 +160,10 @@ class NeighbourhoodProduct(nn.Module):
         narrows = self.out < self.into
         if narrows:
             value = value @ per_offset.transpose(0, 1).flatten(1)
-        slices = self._box is not None and self._box.fits(lattice)
-        if slices and not torch.is_grad_enabled():
+        box = self._box
+        if box is not None and box.fits(lattice) and not torch.is_grad_enabled():
             move = shifted_sum if narrows else shifted_columns
-            moved = move(value.unflatten(1, grid(lattice)), self._box.shifts).flatten(1, 2)
+            moved = move(value.unflatten(1, grid(lattice)), box.shifts).flatten(1, 2)
         else:
             tables = neighbour_tables(lattice, self.shells, value.device)
             moved = gathered_sum(value, tables) if narrows else gather(value, tables)
