@@ -230,13 +230,15 @@ def card_metrics(name: str, data: LatticeData, row: Mapping[str, Any]) -> dict[s
 
 def card_page(network: ZooModel, metrics: Mapping[str, Any]) -> str:
     """The README.md of a card, made from its measurements alone."""
+    from latticezoo.symmetry.lattices import Lattice
+
     name, found, target = metrics["name"], metrics["measurements"], metrics["target"]
     system = {k: v for k, v in metrics["system"].items() if v is not None}
     title = system.pop("system")
     sizes = metrics["split_sizes"]
     rows = []
     for kind, words in (
-        ("trajectory", "states along exact quenches"),
+        ("trajectory", "states along quenches"),
         ("random", "random configurations"),
     ):
         if f"rmse_{kind}" in found:
@@ -256,6 +258,15 @@ def card_page(network: ZooModel, metrics: Mapping[str, Any]) -> str:
     train = sizes["train"]
     hardware = ", ".join(f"{k}: {v}" for k, v in metrics["hardware"].items())
     field = network.task.inputs[0].name
+    channels = network.task.inputs[0].channels(Lattice.parse(metrics["lattice"]))
+    options_of_data = metrics["data"]["options"]
+    driven = ""
+    if options_of_data.get("driver"):
+        driven = (
+            f" The quenches, but for {options_of_data.get('exact_trajectories') or 0} exact ones, "
+            f"were driven by a network (weights {str(options_of_data.get('driver_sha256'))[:12]}); "
+            "every frame is labelled exactly."
+        )
     return f"""---
 license: mit
 library_name: lattice-zoo
@@ -271,7 +282,7 @@ Physics: {title} model, {parameters}; energies in units of the hopping t.
 from latticezoo.zoo import load_pretrained
 
 network = load_pretrained("{name}")  # or "local-dir:PATH" of this folder
-outputs = network({{"{field}": values}}, lattice)  # values [batch, sites, 1]
+outputs = network({{"{field}": values}}, lattice)  # values [batch, sites, {channels}]
 ```
 
 ## Errors
@@ -296,7 +307,7 @@ Largest relative error over {found["equivariance_group"]}:
 {metrics["lattice"]}; {found["training_seconds"]:.0f} s of training\
 {f", {found['epochs']} epochs" if "epochs" in found else ""}. {found["parameters"]:,} parameters, \
 {found["sites_per_second"]:.2g} sites per second in inference, \
-{str(network.dtype).removeprefix("torch.")}.
+{str(network.dtype).removeprefix("torch.")}.{driven}
 Hardware: {hardware}.
 Options: {options}.
 
