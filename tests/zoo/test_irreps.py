@@ -7,7 +7,8 @@ import torch
 from latticezoo.symmetry.errors import InputError
 from latticezoo.symmetry.lattices import chain, diamond, honeycomb, square, triangular
 from latticezoo.symmetry.stencils import EquivariantLinear
-from latticezoo.zoo.layers import graph
+from latticezoo.zoo.layers import graph, neighbourhood_product
+from latticezoo.zoo.layers.circular import circular_convolution
 from latticezoo.zoo.layers.enn import Blocks
 from latticezoo.zoo.layers.irrep_linear import IrrepLinear
 from latticezoo.zoo.layers.irreps import Features, function_values, regular_spec
@@ -192,6 +193,17 @@ def test_all_ways_to_apply_a_linear_map_agree(lattice, shells, into, out):
                 torch.testing.assert_close(found, expected)
 
 
+def test_circular_convolutions_have_all_derivatives():
+    values, kernel = torch.randn(2, 4, 5, 2).requires_grad_(), torch.randn(3, 2, 3, 1)
+    pair = values, kernel.requires_grad_()
+    assert torch.autograd.gradcheck(circular_convolution, pair, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(circular_convolution, pair)
+    many = torch.randn(3, 2, 4, 5, 2)
+    together = torch.func.vmap(lambda value: circular_convolution(value, kernel))(many)
+    alone = torch.stack([circular_convolution(value, kernel) for value in many])
+    torch.testing.assert_close(together, alone)
+
+
 def test_the_same_values_everywhere_are_given_once():
     lattice, features = square(4, 5), Features("square", "2x")
     layer = IrrepLinear(features.layout, features.layout, 2)
@@ -228,6 +240,7 @@ def test_inference_in_parts_gives_the_same(lattice, monkeypatch):
         assert len(expected) == len(kept)
         for tile in (1, 7, 70, 1000):
             monkeypatch.setattr(graph, "TILE", tile)
+            monkeypatch.setattr(neighbourhood_product, "SITES", tile)
             with torch.no_grad():
                 found = network([value.clone() for value in values], lattice)
             for part, other in zip(found, expected, strict=True):

@@ -22,13 +22,27 @@ from torch import Tensor
 
 
 def wrapped(values: Tensor, reach: tuple[int, int]) -> Tensor:
-    """Values continued around the torus to all sides, ``[batch, L1 + 2 r1, L2 + 2 r2, C]``."""
-    rows, columns = reach
-    if columns:
-        values = torch.cat([values[:, :, -columns:], values, values[:, :, :columns]], dim=2)
+    """Values continued around the torus to all sides, ``[batch, L1 + 2 r1, L2 + 2 r2, C]``.
+
+    A copy, which may be overwritten. Not to be differentiated.
+    """
+    (batch, length, breadth, channels), (rows, columns) = values.shape, reach
+    found = values.new_empty(batch, length + 2 * rows, breadth + 2 * columns, channels)
+    inner = found.narrow(2, columns, breadth)
+    inner.narrow(1, rows, length).copy_(values)
     if rows:
-        values = torch.cat([values[:, -rows:], values, values[:, :rows]], dim=1)
-    return values
+        inner.narrow(1, 0, rows).copy_(values.narrow(1, length - rows, rows))
+        inner.narrow(1, length + rows, rows).copy_(values.narrow(1, 0, rows))
+    _continue_columns(found, columns)
+    return found
+
+
+def _continue_columns(padded: Tensor, columns: int) -> None:
+    """Fill the margins of the second axis from what is between them."""
+    if columns:
+        size = padded.shape[2]
+        padded.narrow(2, 0, columns).copy_(padded.narrow(2, size - 2 * columns, columns))
+        padded.narrow(2, size - columns, columns).copy_(padded.narrow(2, columns, columns))
 
 
 def _reach(kernel: Tensor) -> tuple[int, int]:
@@ -202,15 +216,13 @@ def bands(
     for start, stop in pairwise(edges):
         found = []
         for value, before, wrap in zip(values, above, first, strict=True):
-            size = stop - start + 2 * rows, breadth + 2 * columns, value.shape[-1]
+            size = 1, stop - start + 2 * rows, breadth + 2 * columns, value.shape[-1]
             band = value.new_empty(size)
-            inner = band[:, columns : columns + breadth]
+            inner = band[0].narrow(1, columns, breadth)
             inner[:rows] = before
             inner[rows : rows + stop - start] = value[start:stop]
             inner[rows + stop - start :] = wrap if stop == length else value[stop : stop + rows]
-            if columns:
-                band[:, :columns] = band[:, breadth : breadth + columns]
-                band[:, columns + breadth :] = band[:, columns : 2 * columns]
-            found.append(band[None])
+            _continue_columns(band, columns)
+            found.append(band)
         above = [value[stop - rows : stop].clone() for value in values]
         yield slice(start, stop), found

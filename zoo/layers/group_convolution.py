@@ -353,7 +353,8 @@ class RegularNetwork(nn.Module):
         for tile in tiles(batch * sites):
             parts = [row[tile] for row in rows]
             linear = [part * self.parities for part in parts]
-            _add(linear, last.overwriting(parts))
+            for row, part, found in zip(rows, linear, last.overwriting(parts), strict=True):
+                torch.add(part, found, out=row[tile])
         return values
 
 
@@ -408,13 +409,14 @@ def _sums(parts: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _exchange(parts: list[Tensor]) -> list[Tensor]:
-    """The same in place."""
-    step = 1
+    """The same; the parts given are overwritten."""
+    parts, step = list(parts), 1
     while step < len(parts):
         for first in range(len(parts)):
             if not first & step:
-                parts[first].add_(parts[first + step])  # a + b, and a − b = (a + b) − 2 b
-                parts[first + step].mul_(-2).add_(parts[first])
+                difference = parts[first] - parts[first + step]
+                parts[first].add_(parts[first + step])
+                parts[first + step] = difference
         step *= 2
     return parts
 

@@ -31,8 +31,12 @@ from latticezoo.zoo.layers.circular import (
 
 #: A convolution over the box of the offsets pays when they fill this share of it …
 _FILLING = 0.5
-#: … and this many channels go in, and out.
+#: … and this many channels come out.
 _CHANNELS = 16
+
+#: Sites that a convolution takes at once without gradients: more would leave the cache, with fewer
+#: the calls cost more than the work.
+SITES = 8192
 
 #: Makes the dense filter of a layer from its weights.
 MakeFilter = Callable[[], Tensor]
@@ -113,7 +117,7 @@ class NeighbourhoodProduct(nn.Module):
 
     def convolves(self, lattice: Lattice) -> bool:
         """Whether it is a convolution on this lattice."""
-        if self._box is None or min(self.into, self.out) < _CHANNELS:
+        if self._box is None or self.out < _CHANNELS:
             return False
         return self._box.fits(lattice) and 1 < self.width >= _FILLING * self._box.size
 
@@ -201,20 +205,17 @@ class NeighbourhoodProduct(nn.Module):
         sides = grid(lattice)
         sources = [value.unflatten(1, sides) for value in values]
         places = [target.unflatten(1, sides) for target in targets]
-        at_once = graph.TILE // lattice.n_sites
+        at_once = SITES // lattice.n_sites
         for start in range(0, len(sources[0]), max(at_once, 1)):
             if at_once:
                 some = slice(start, start + at_once)
-                parts = [source[some] for source in sources]
+                parts = [wrapped(source[some], box.reach) for source in sources]
                 if before is not None:
-                    parts = before([part.clone() for part in parts])
-                found = [
-                    correlate(wrapped(part, box.reach), kernel)
-                    for part, kernel in zip(parts, kernels, strict=True)
-                ]
+                    parts = before(parts)
+                found = [correlate(p, kernel) for p, kernel in zip(parts, kernels, strict=True)]
                 after([_rows(part) for part in found], [_view(p[some]) for p in places])
                 continue
-            height = max(graph.TILE // sides[1], 1)
+            height = max(SITES // sides[1], 1)
             for rows, parts in bands([source[start] for source in sources], box.reach, height):
                 if before is not None:
                     parts = before(parts)
