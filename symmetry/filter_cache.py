@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
+
+_fixed: ContextVar[bool] = ContextVar("fixed", default=False)
+
+
+@contextmanager
+def fixed_weights(fixed: bool = True) -> Iterator[None]:
+    """Within it filters take no part in derivatives: for those by the input alone, as forces are.
+
+    Args:
+        fixed: Whether it shall have that effect.
+    """
+    token = _fixed.set(fixed)
+    try:
+        yield
+    finally:
+        _fixed.reset(token)
 
 
 class FilterCache:
@@ -34,7 +52,10 @@ class FilterCache:
             training: Whether the layer is in training mode.
             make: Makes it.
         """
-        differentiated = torch.is_grad_enabled() and any(w.requires_grad for w in weights)
+        fixed = _fixed.get()
+        differentiated = (
+            torch.is_grad_enabled() and not fixed and any(w.requires_grad for w in weights)
+        )
         if training or differentiated or torch.compiler.is_compiling():
             return make()
         if not all(isinstance(w, nn.Parameter) and not w.is_inference() for w in weights):
@@ -44,7 +65,8 @@ class FilterCache:
             *((w.data_ptr(), w._version, w.device, w.dtype) for w in weights),
         )
         if name not in self._kept or self._kept[name][0] != key:
-            self._kept[name] = (key, make())
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not fixed):
+                self._kept[name] = (key, make())
         return self._kept[name][1]
 
     def __getstate__(self) -> dict[str, object]:

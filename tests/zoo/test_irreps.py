@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from latticezoo.symmetry.errors import InputError
+from latticezoo.symmetry.filter_cache import fixed_weights
 from latticezoo.symmetry.lattices import chain, diamond, honeycomb, square, triangular
 from latticezoo.symmetry.stencils import EquivariantLinear
 from latticezoo.zoo.layers import graph, neighbourhood_product
@@ -225,6 +226,8 @@ def test_a_filter_is_kept_until_the_weights_change():
             weight.mul_(2)
         torch.testing.assert_close(layer(values, lattice)[0], 2 * before)
     assert layer.matrices()[0].requires_grad
+    with fixed_weights():  # as for forces from an energy
+        assert not layer.matrices()[0].requires_grad
 
 
 @pytest.mark.parametrize(

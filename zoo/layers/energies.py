@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from latticezoo.symmetry.fields import Field
+from latticezoo.symmetry.filter_cache import fixed_weights
 from latticezoo.symmetry.lattices import Lattice
 from latticezoo.symmetry.neighbourhoods import family_lattice
 
@@ -75,7 +76,8 @@ def negative_gradient(
         for name in names:
             if not (keep and inputs[name].requires_grad):
                 inputs[name] = inputs[name].detach().requires_grad_()
-        total = energy(inputs).sum()
+        with fixed_weights(not keep):
+            total = energy(inputs).sum()
         slopes = torch.autograd.grad(total, [inputs[name] for name in names], create_graph=keep)
     return [-slope for slope in slopes]
 

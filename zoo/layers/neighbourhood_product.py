@@ -31,7 +31,7 @@ from latticezoo.zoo.layers.circular import (
 )
 
 #: A convolution over the box of the offsets pays when they fill this share of it …
-_FILLING = 0.5
+_FILLING = 0.6
 #: … and this many channels come out.
 _CHANNELS = 16
 
