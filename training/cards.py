@@ -281,7 +281,8 @@ Physics: {title} model, {parameters}; energies in units of the hopping t.
 ```python
 from latticezoo.zoo import load_pretrained
 
-network = load_pretrained("{name}")  # or "local-dir:PATH" of this folder
+# or "local-dir:PATH" of this folder
+network = load_pretrained("{name}")
 outputs = network({{"{field}": values}}, lattice)  # values [batch, sites, {channels}]
 ```
 
