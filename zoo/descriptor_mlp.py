@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -13,14 +13,9 @@ from latticezoo.symmetry.errors import InputError, unknown
 from latticezoo.symmetry.invariants import Descriptor
 from latticezoo.symmetry.lattices import Lattice, Shell
 from latticezoo.symmetry.tasks import Task
-from latticezoo.zoo.base import ZooModel
+from latticezoo.zoo.energy_model import EnergyModel
 from latticezoo.zoo.layers.activations import activation, gain
-from latticezoo.zoo.layers.energies import (
-    check_conservative,
-    conservative_targets,
-    invariant_channels,
-    physical_energy,
-)
+from latticezoo.zoo.layers.energies import Energy, check_conservative, invariant_channels
 from latticezoo.zoo.layers.graph import tiles
 from latticezoo.zoo.layers.irrep_fields import check_site_field
 from latticezoo.zoo.layers.scalars import scalar_channels, split_scalars
@@ -94,7 +89,7 @@ class Perceptron(nn.Module):
 
 
 @register("descriptor_mlp")
-class DescriptorMLP(ZooModel):
+class DescriptorMLP(EnergyModel):
     r"""Symmetry-invariant features, then a perceptron (GNN force-field paper, section III).
 
     Each site sees the fields on the shells around it through numbers that no operation of the
@@ -297,41 +292,22 @@ class DescriptorMLP(ZooModel):
     def _standard_features(self, fields: Mapping[str, Tensor], lattice: Lattice) -> Tensor:
         return (self.features(fields, lattice) - self.feature_mean) / self.feature_scale
 
-    def _standard_energy(self, fields: Mapping[str, Tensor], lattice: Lattice) -> Tensor:
-        return self.network(self._standard_features(fields, lattice)).flatten(1).sum(1)
+    def energy_function(self, lattice: Lattice) -> Energy:
+        """Sum of the local energies."""
+        return lambda given: self.network(self._standard_features(given, lattice)).flatten(1).sum(1)
 
     def predict(self, fields: dict[str, Tensor], lattice: Lattice) -> dict[str, Tensor]:
         """Map standardized inputs to standardized targets."""
         if self.options["output"] == "direct":
             found = self.network(self._standard_features(fields, lattice))
             return split_scalars(found, self.task.targets, lattice)
-        targets = conservative_targets(
-            self, lambda given: self._standard_energy(given, lattice), fields
-        )
+        targets = self.derived_targets(fields, lattice)
         if not self.direct_channels:
             return targets
         joined = torch.cat([targets[field.name] for field in self.task.targets], dim=-1)
         found = self.direct_network(self._standard_features(fields, lattice))
         places = torch.tensor(self.direct_channels, device=joined.device)
         return split_scalars(joined.index_copy(-1, places, found), self.task.targets, lattice)
-
-    @property
-    def energy(self) -> Callable[[Mapping[str, Tensor], Lattice], Tensor]:
-        """``energy(fields, lattice)``, ``[batch]``: of networks with ``output="energy"`` alone.
-
-        The targets are minus its derivatives; in units of target times input, up to a constant.
-
-        Raises:
-            AttributeError: When some output is direct.
-        """
-        if self.options["output"] != "energy":
-            raise AttributeError(f"a descriptor_mlp with {self.options['output']} output")
-        return self._energy
-
-    def _energy(self, fields: Mapping[str, Tensor], lattice: Lattice) -> Tensor:
-        return physical_energy(
-            self, lambda given: self._standard_energy(given, lattice), fields, lattice
-        )
 
     def calibrate(self, batches: Iterable[Mapping[str, Any]]) -> None:
         """Standardize the features by their mean and spread over the training batches."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -10,14 +9,9 @@ from torch import Tensor
 from latticezoo.symmetry.errors import InputError, unknown
 from latticezoo.symmetry.lattices import Lattice
 from latticezoo.symmetry.tasks import Task
-from latticezoo.zoo.base import ZooModel
+from latticezoo.zoo.energy_model import EnergyModel
 from latticezoo.zoo.layers.bond_energies import BondEnergies
-from latticezoo.zoo.layers.energies import (
-    check_conservative,
-    conservative_targets,
-    invariant_channels,
-    physical_energy,
-)
+from latticezoo.zoo.layers.energies import Energy, check_conservative, invariant_channels
 from latticezoo.zoo.layers.energy_graph import NORMALIZATIONS, LocalEnergies
 from latticezoo.zoo.layers.graph import AGGREGATIONS
 from latticezoo.zoo.layers.irrep_fields import check_site_field
@@ -26,7 +20,7 @@ from latticezoo.zoo.registry import register
 
 
 @register("energy_gnn")
-class EnergyGNN(ZooModel):
+class EnergyGNN(EnergyModel):
     r"""Energy graph network (GNN force-field paper, section V).
 
     Rounds of messages over nearest-neighbour bonds give a local energy at every site; the targets
@@ -123,28 +117,13 @@ class EnergyGNN(ZooModel):
         else:
             self.network = BondEnergies(self.task.family, self.task.inputs, chosen, *given)
 
-    def _standard_energy(self, fields: Mapping[str, Tensor], lattice: Lattice) -> Tensor:
-        return self.network(join_scalars(fields, self.task.inputs), lattice).sum(1)
-
     def predict(self, fields: dict[str, Tensor], lattice: Lattice) -> dict[str, Tensor]:
         """Map standardized inputs to standardized targets."""
-        return conservative_targets(
-            self, lambda given: self._standard_energy(given, lattice), fields
-        )
+        return self.derived_targets(fields, lattice)
 
-    def energy(self, fields: Mapping[str, Tensor], lattice: Lattice) -> Tensor:
-        """Energy of which the targets are minus the derivatives.
-
-        Args:
-            fields: As in :meth:`forward`.
-            lattice: As in :meth:`forward`.
-
-        Returns:
-            ``[batch]``, in units of target times input, up to a constant.
-        """
-        return physical_energy(
-            self, lambda given: self._standard_energy(given, lattice), fields, lattice
-        )
+    def energy_function(self, lattice: Lattice) -> Energy:
+        """Sum of the local energies."""
+        return lambda given: self.network(join_scalars(given, self.task.inputs), lattice).sum(1)
 
     @property
     def receptive_radius(self) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -12,13 +12,9 @@ from latticezoo.symmetry.errors import InputError, unknown
 from latticezoo.symmetry.fields import Field
 from latticezoo.symmetry.lattices import Lattice, Shell
 from latticezoo.symmetry.tasks import Task
-from latticezoo.zoo.base import ZooModel
+from latticezoo.zoo.energy_model import EnergyModel
 from latticezoo.zoo.layers.e_fnn import NONLINEARITIES, ExpandedLayer
-from latticezoo.zoo.layers.energies import (
-    check_conservative,
-    conservative_targets,
-    physical_energy,
-)
+from latticezoo.zoo.layers.energies import Energy, check_conservative
 from latticezoo.zoo.layers.enn import Blocks
 from latticezoo.zoo.layers.group_convolution import RegularNetwork
 from latticezoo.zoo.layers.irrep_fields import (
@@ -136,7 +132,7 @@ class ExpandedNetwork(nn.Module):
 
 
 @register("lattice_enn")
-class LatticeENN(ZooModel):
+class LatticeENN(EnergyModel):
     r"""Equivariant network on a lattice: irreps of the site group as features.
 
     It is built from the task alone: fields of any representation of the site group (scalars,
@@ -334,30 +330,11 @@ class LatticeENN(ZooModel):
         """Map standardized inputs to standardized targets."""
         if self.options["output"] == "direct":
             return self.network(fields, lattice)
-        return conservative_targets(
-            self, lambda given: self._standard_energy(given, lattice), fields
-        )
+        return self.derived_targets(fields, lattice)
 
-    def _standard_energy(self, fields: Mapping[str, Tensor], lattice: Lattice) -> Tensor:
-        return self.network(fields, lattice)[LOCAL_ENERGY].flatten(1).sum(1)
-
-    @property
-    def energy(self) -> Callable[[Mapping[str, Tensor], Lattice], Tensor]:
-        """``energy(fields, lattice)``, ``[batch]``: of networks with ``output="energy"`` alone.
-
-        The targets are minus its derivatives; in units of target times input, up to a constant.
-
-        Raises:
-            AttributeError: When the output is direct.
-        """
-        if self.options["output"] != "energy":
-            raise AttributeError("a lattice_enn with direct output has no energy")
-        return self._energy
-
-    def _energy(self, fields: Mapping[str, Tensor], lattice: Lattice) -> Tensor:
-        return physical_energy(
-            self, lambda given: self._standard_energy(given, lattice), fields, lattice
-        )
+    def energy_function(self, lattice: Lattice) -> Energy:
+        """Sum of the local energies."""
+        return lambda given: self.network(given, lattice)[LOCAL_ENERGY].flatten(1).sum(1)
 
     def calibrate(self, batches: Iterable[Mapping[str, Any]]) -> None:
         """Set the scale of the E-FNN's irreps: their largest modulus over the training batches."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -12,12 +12,8 @@ from latticezoo.symmetry.errors import InputError, unknown
 from latticezoo.symmetry.fields import Field
 from latticezoo.symmetry.lattices import Lattice, Shell
 from latticezoo.symmetry.tasks import Task
-from latticezoo.zoo.base import ZooModel
-from latticezoo.zoo.layers.energies import (
-    check_conservative,
-    conservative_targets,
-    physical_energy,
-)
+from latticezoo.zoo.energy_model import EnergyModel
+from latticezoo.zoo.layers.energies import Energy, check_conservative
 from latticezoo.zoo.layers.irrep_fields import check_site_field
 from latticezoo.zoo.layers.steerable import SteerableNetwork
 from latticezoo.zoo.registry import register
@@ -26,7 +22,7 @@ OUTPUTS = ("direct", "energy")
 
 
 @register("steerable_cnn")
-class SteerableCNN(ZooModel):
+class SteerableCNN(EnergyModel):
     """Steerable convolutional network of escnn (Weiler and Cesa, NeurIPS 2019), square lattice.
 
     Features are copies of the regular representation of D4, eight channels each, between which
@@ -149,7 +145,7 @@ class SteerableCNN(ZooModel):
     def predict(self, fields: dict[str, Tensor], lattice: Lattice) -> dict[str, Tensor]:
         """Map standardized inputs to standardized targets."""
         if self.options["output"] == "energy":
-            return conservative_targets(self, self._standard_energy(lattice), fields)
+            return self.derived_targets(fields, lattice)
         values = self._run(fields, lattice, torch.is_grad_enabled())
         widths = [field.channels(lattice) for field in self.task.targets]
         parts = values.flatten(2).transpose(1, 2).split(widths, dim=-1)
@@ -160,25 +156,10 @@ class SteerableCNN(ZooModel):
         image = joined.transpose(1, 2).unflatten(2, lattice.shape)
         return self.network(image) if trains else self.network.infer(image)
 
-    def _standard_energy(self, lattice: Lattice) -> Callable[[Mapping[str, Tensor]], Tensor]:
+    def energy_function(self, lattice: Lattice) -> Energy:
+        """Sum of the local energies."""
         trains = torch.is_grad_enabled()  # before the derivative by the input switches it on
         return lambda given: self._run(given, lattice, trains).flatten(1).sum(1)
-
-    @property
-    def energy(self) -> Callable[[Mapping[str, Tensor], Lattice], Tensor]:
-        """``energy(fields, lattice)``, ``[batch]``: of networks with ``output="energy"`` alone.
-
-        The targets are minus its derivatives; in units of target times input, up to a constant.
-
-        Raises:
-            AttributeError: When the output is direct.
-        """
-        if self.options["output"] != "energy":
-            raise AttributeError("a steerable_cnn with direct output has no energy")
-        return self._energy
-
-    def _energy(self, fields: Mapping[str, Tensor], lattice: Lattice) -> Tensor:
-        return physical_energy(self, self._standard_energy(lattice), fields, lattice)
 
     @property
     def required_shells(self) -> tuple[Shell, ...]:
