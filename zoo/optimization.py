@@ -64,9 +64,9 @@ class GradientClip:
     blind to the scale of gradients, but not to changes of it: Adam's mean square remembers the
     large ones of the first steps for thousands of steps, and learns slowly until then. A multiple
     of 1 therefore keeps nothing but the direction, from the first step on: every gradient is
-    scaled to norm 1. lattice_enn on the Holstein model at strong coupling reached less than half
-    the error with it (0.0078 against 0.0171 on quench frames of 24x24 after 60 s; a running limit
-    without it gave 0.020).
+    scaled to norm 1. lattice_enn on exact 24x24 states of holstein_strong (data make
+    holstein_square --preset holstein_strong --lattice 24 --trajectories 12 --seed 10; compare
+    --budget 90, batch size 4) reached 0.0041 on held-out quench frames with 1 and 0.0125 with 5.
 
     Args:
         multiple: Norms above this multiple of the usual one are cut down to it.

@@ -40,8 +40,8 @@ STEEPNESSES = (0.3, 0.7, 1.6, 3.7, 8.7, 20.0)
 
 
 #: Initial gains: small changes by the blocks, and outputs near zero. With gains of one the first
-#: gradients are some 300 times larger than the later ones, Adam's mean square remembers them for
-#: thousands of steps, and training at strong coupling ends with nearly twice the error.
+#: gradients are some 300 times larger than the later ones, and Adam's mean square remembers them
+#: for thousands of steps.
 _CHANGE, _OUTPUT = 0.3, 0.03
 
 
