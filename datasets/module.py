@@ -380,11 +380,3 @@ def evaluation_data(data: MadeData, **changes: Any) -> MadeData:
     fresh = {"path": None, "seed": data.seed + EVALUATION_SEED, "shuffle_seed": None}
     whole = {"val_fraction": 0.0, "test_fraction": 1.0}
     return type(data)(**{**options, **fresh, **whole, **changes})
-
-
-def __getattr__(name: str) -> Any:
-    if name == "Holstein":  # configurations written before it had a file of its own name it here
-        from latticezoo.datasets.holstein_module import Holstein
-
-        return Holstein
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

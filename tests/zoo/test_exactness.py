@@ -20,11 +20,16 @@ SMALL = {
     "descriptor_mlp": {"shells": 1, "widths": [8, 8]},
     "energy_gnn": {"widths": [8]},
     "gcn": {"widths": [8, 8]},
-    "lattice_enn": {"features": "2x", "products": 2, "blocks": 1, "shells": 1}
+    "lattice_enn": {"width": 8, "blocks": 1, "shells": 1}
     | {"embedding_shells": 1, "readout_shells": 1},
     "steerable_cnn": {"copies": 1, "layers": 1},
 }
 NEEDS = {"steerable_cnn": "escnn"}
+#: What a network says it cannot carry; everything else it must carry exactly.
+REFUSED = {
+    *(("gcn", task.name) for task in TASKS if task.inputs[0].point != "A1"),
+    *(("steerable_cnn", task.name) for task in TASKS if task.family != "square"),
+}
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
@@ -33,13 +38,10 @@ def test_every_network_respects_every_group_element(name, task):
     if name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None:
         pytest.skip(f"{NEEDS[name]} is not installed")
     options = SMALL.get(name, {})
-    try:
-        create_model(name, task, **options)
-    except InputError as refusal:
-        said = str(refusal)
-        if f"cannot serve the task {task.name!r}" not in said:
-            raise
-        pytest.skip(said)
+    if (name, task.name) in REFUSED:
+        with pytest.raises(InputError, match=f"cannot serve the task {task.name!r}"):
+            create_model(name, task, **options)
+        return
     found = measure(name, task, steps=3, **options)
     assert found.elements == len(task.symmetry(found.lattice))
     for (dtype, trained), report in found.errors.items():
