@@ -5,7 +5,9 @@
         --lattice 200 --replicas 8 --steps 30000 --out growth_weak_005
 
 --model is a pretrained name, run folder, checkpoint or "exact". Temperature is that of the bath;
-the electrons of a learned force field keep the one it was trained at. Only averages are kept on the
+the electrons of a learned force field keep the one it was trained at. At half filling a network that
+keeps the number of electrons searches the chemical potential at every step; --potential 0 fixes it
+there, its value for any state without a net order, at a fifth of the cost. Only averages are kept on the
 way (and the local order at some times), in the folder --out, where the same command goes on with a
 run that was stopped; with more --steps it goes on from the end.
 
@@ -330,6 +332,7 @@ def main() -> None:
     add("--model", default="gcn.holstein_weak", help="pretrained name, run folder, checkpoint")
     add("--preset", default="holstein_weak", help="of the system (default: holstein_weak)")
     add("--temperature", type=float, help="of the bath (default: that of the system)")
+    add("--potential", type=float, help="fixed chemical potential (default: half filling)")
     add("--lattice", default="48", help="such as 200 or square(200, 200) (default: 48)")
     add("--replicas", type=int, default=8)
     add("--steps", type=int, default=1000)
@@ -351,9 +354,12 @@ def main() -> None:
     dynamics: dict[str, Any] = {"name": "langevin", "dt": given.dt}
     if given.temperature is not None:
         dynamics["temperature"] = given.temperature
+    system: Any = given.preset
+    if given.potential is not None:
+        system = {"name": given.preset, "chemical_potential": given.potential}
     plan = Plan.make(
         {
-            "system": given.preset,
+            "system": system,
             "model": given.model,
             "lattice": given.lattice,
             "replicas": given.replicas,

@@ -64,6 +64,9 @@ def solve(
     steps are odd in the excess of particles and see the sites through means alone: what the
     network has of symmetry, it keeps.
 
+    What is left of the excess, below the tolerance or in a gap, is taken from all sites alike: the
+    number of particles is exact, and small displacements have the response at fixed number.
+
     Args:
         evaluate: Inputs to targets, physical units.
         fields: Inputs ``[B, N, C]``.
@@ -105,4 +108,7 @@ def solve(
         potential[kept], excess[kept] = following[better], value[better]
         for name, target in outputs.items():
             target[kept] = targets[name][better]
-    return Solution(potential, compensated(outputs, rule, potential))
+    outputs = compensated(outputs, rule, potential)
+    values = outputs[rule.target].clone()
+    values[..., rule.target_channel] -= (rule.compressibility * excess).to(values)[:, None]
+    return Solution(potential, {**outputs, rule.target: values})
