@@ -5,11 +5,11 @@
         --lattice 200 --replicas 8 --steps 30000 --out growth_weak_005
 
 --model is a pretrained name, run folder, checkpoint or "exact". Temperature is that of the bath;
-the electrons of a learned force field keep the one it was trained at. At half filling a network that
-keeps the number of electrons searches the chemical potential at every step; --potential 0 fixes it
-there, its value for any state without a net order, at a fifth of the cost. Only averages are kept on the
-way (and the local order at some times), in the folder --out, where the same command goes on with a
-run that was stopped; with more --steps it goes on from the end.
+the electrons of a learned force field keep the one it was trained at. At half filling a network
+that keeps the number of electrons searches the chemical potential at every step; --potential 0
+fixes it there, its value for any state without a net order, at a fifth of the cost. Only averages
+are kept on the way (and the local order at some times), in the folder --out, where the same command
+goes on with a run that was stopped; with more --steps it goes on from the end.
 
 L(t) is where the correlation function C(r, t) of the local order falls to one half, and the inverse
 first moment of its structure factor about (π, π), of all wave vectors and of those below --cutoff.
@@ -349,6 +349,8 @@ def main() -> None:
     add("--bar", action="store_true", help="progress bar even without a terminal")
     add("--out", type=Path, default=Path(__file__).with_suffix(""), help="folder; JSON beside it")
     given = parser.parse_args()
+    if given.steps < given.map_every:
+        parser.error(f"--steps is {given.steps}; it must be at least --map-every {given.map_every}")
     if given.threads:
         torch.set_num_threads(given.threads)
     dynamics: dict[str, Any] = {"name": "langevin", "dt": given.dt}
