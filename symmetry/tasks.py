@@ -67,6 +67,9 @@ class Task:
         gauge: Local gauge group (``"Z2"``, ``"U1"``, ``"SU2"``), or None.
         conservative: Pairs (target, input) for which the target is minus the derivative of one
             energy with respect to the input.
+        tangent: Pairs (target, input) for which the target is perpendicular to the input, a field
+            of unit vectors, at every site: a derivative on the sphere. Both have internal type
+            ``"1x1e"``.
         conserved: The fixed number of particles, or None. It is no part of what makes two tasks
             equal: it says how the targets came about.
 
@@ -83,13 +86,15 @@ class Task:
     internal: str | None = None
     gauge: str | None = None
     conservative: tuple[tuple[str, str], ...] = ()
+    tangent: tuple[tuple[str, str], ...] = ()
     conserved: Conservation | None = dataclasses.field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         for attribute in ("inputs", "targets", "flips"):
             object.__setattr__(self, attribute, tuple(getattr(self, attribute)))
-        pairs = tuple((target, source) for target, source in self.conservative)
-        object.__setattr__(self, "conservative", pairs)
+        for attribute in ("conservative", "tangent"):
+            pairs = tuple((target, source) for target, source in getattr(self, attribute))
+            object.__setattr__(self, attribute, pairs)
         Lattice.dimension(self.family)  # raises for an unknown family
         if not self.inputs or not self.targets:
             raise InputError(f"task {self.name!r} needs at least one input and one target field.")
@@ -97,7 +102,7 @@ class Task:
             names = [field.name for field in fields]
             if len(set(names)) < len(names):
                 raise InputError(f"task {self.name!r} names an {kind} field twice: {names}.")
-        for target, source in self.conservative:
+        for target, source in (*self.conservative, *self.tangent):
             self.target(target)
             self.input(source)
         if self.conserved is not None:
@@ -143,9 +148,11 @@ class Task:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON and checkpoints."""
-        conserved = (
-            {} if self.conserved is None else {"conserved": dataclasses.asdict(self.conserved)}
-        )
+        special: dict[str, Any] = {}
+        if self.tangent:
+            special["tangent"] = [list(pair) for pair in self.tangent]
+        if self.conserved is not None:
+            special["conserved"] = dataclasses.asdict(self.conserved)
         return {
             "name": self.name,
             "inputs": [field.to_dict() for field in self.inputs],
@@ -155,7 +162,7 @@ class Task:
             "internal": self.internal,
             "gauge": self.gauge,
             "conservative": [list(pair) for pair in self.conservative],
-            **conserved,
+            **special,
         }
 
     @classmethod

@@ -217,6 +217,12 @@ class ZooModel(Learner):
 
     def _local(self, fields: Mapping[str, Tensor], lattice: Lattice) -> dict[str, Tensor]:
         """What the network gives for inputs of its own type."""
+        outputs = self._mean_of_images(fields, lattice)
+        for target, source in self.task.tangent:
+            outputs[target] = perpendicular(outputs[target], fields[source])
+        return outputs
+
+    def _mean_of_images(self, fields: dict[str, Tensor], lattice: Lattice) -> dict[str, Tensor]:
         images = self._images()
         outputs = self.predict(self.input_scaling.normalize(self.images(fields)), lattice)
         outputs = self.target_scaling.restore(outputs)
@@ -413,6 +419,14 @@ def _flip(field: Field, values: Tensor, flips: frozenset[str]) -> Tensor:
     if sum(name in flips for name in field.conjugated) % 2:
         values = values.conj()
     return -values if sum(name in flips for name in field.odd) % 2 else values
+
+
+def perpendicular(values: Tensor, units: Tensor) -> Tensor:
+    """The part of vectors ``[…, 3]`` that is perpendicular to unit vectors.
+
+    Of the derivative of an energy it is the derivative on the sphere.
+    """
+    return values - (values * units).sum(-1, keepdim=True) * units
 
 
 def _mean(parts: list[Tensor]) -> Tensor:

@@ -26,6 +26,7 @@ from latticezoo.zoo.layers.irrep_fields import (
     unreachable,
 )
 from latticezoo.zoo.layers.irreps import Features
+from latticezoo.zoo.layers.spin_network import LARGEST_L, SpinNetwork, degree
 from latticezoo.zoo.registry import register
 
 BODIES = ("regular", "products", "e_fnn")
@@ -144,6 +145,10 @@ class LatticeENN(EnergyModel):
     nonlinearity acts on each group element
     (:class:`~latticezoo.zoo.layers.group_convolution.RegularNetwork`).
 
+    Where the task has rotations of all spins (SO(3)), the values of these functions are irreps of
+    SO(3), and products of them take the place of the pointwise nonlinearity
+    (:class:`~latticezoo.zoo.layers.spin_network.SpinNetwork`).
+
     ``body="products"``: any direct sum of irreps; each block mixes them over a neighbourhood by an
     equivariant stencil, takes their Clebsch–Gordan products at the site, and adds the result
     (:class:`~latticezoo.zoo.layers.enn.Block`). Products are polynomials: where densities follow
@@ -184,6 +189,10 @@ class LatticeENN(EnergyModel):
         blocks: Number of blocks.
         shells: Shells around a site that the stencil of a block sees.
         readout_shells: Shells around a site that the last map sees.
+        largest_l: Largest l of the features under rotations of all spins, 1 or 2, where the task
+            has them.
+        range_shells: Shells of a linear map from inputs to outputs of the same type beside the
+            blocks, 0 for none, where the task has rotations of all spins: the pair exchange.
         channels: Copies of every irrep after each hidden layer of the E-FNN.
         nonlinearity: ``"sign_sigmoid"`` (published) or ``"smooth"``, of the E-FNN.
         squares: Whether the E-FNN multiplies copies with themselves too.
@@ -208,6 +217,8 @@ class LatticeENN(EnergyModel):
             "blocks": 6,
             "shells": 2,
             "readout_shells": 2,
+            "largest_l": 1,
+            "range_shells": 0,
             "channels": [32, 8, 4],
             "nonlinearity": "smooth",
             "squares": True,
@@ -236,6 +247,8 @@ class LatticeENN(EnergyModel):
         blocks: int | None = None,
         shells: int | None = None,
         readout_shells: int | None = None,
+        largest_l: int | None = None,
+        range_shells: int | None = None,
         channels: list[int] | None = None,
         nonlinearity: str | None = None,
         squares: bool | None = None,
@@ -257,6 +270,8 @@ class LatticeENN(EnergyModel):
                 "blocks": blocks,
                 "shells": shells,
                 "readout_shells": readout_shells,
+                "largest_l": largest_l,
+                "range_shells": range_shells,
                 "channels": channels,
                 "nonlinearity": nonlinearity,
                 "squares": squares,
@@ -264,8 +279,14 @@ class LatticeENN(EnergyModel):
             **training,
         )
         self._check_options()
+        self._turns = self.task.internal == "SO3" and self.options["body"] == "regular"
         for field in (*self.task.inputs, *self.task.targets):
-            check_site_field(self, field)
+            check_site_field(self, field, turning=self._turns)
+            if self._turns and (degree(field) is None or degree(field) > self.options["largest_l"]):
+                raise self.refuse(
+                    f"{field.name!r} has internal type {field.internal!r}, and a field may hold "
+                    f"one irrep up to largest_l = {self.options['largest_l']}."
+                )
         outputs = self.task.targets
         if self.options["output"] == "energy":
             check_conservative(self)
@@ -285,12 +306,16 @@ class LatticeENN(EnergyModel):
             ("embedding_shells", 0),
             ("shells", 0),
             ("readout_shells", 0),
+            ("largest_l", 1),
+            ("range_shells", 0),
             ("width", 1),
             ("products", 1),
             ("blocks", 1),
         ):
             if options[name] < least:
                 raise InputError(f"{name} must be {least} or more, not {options[name]}.")
+        if options["largest_l"] > LARGEST_L:
+            raise InputError(f"largest_l must be 1 or {LARGEST_L}, not {options['largest_l']}.")
         if not options["channels"] or min(options["channels"]) < 1:
             raise InputError(f"channels must be positive numbers, not {options['channels']}.")
 
@@ -300,14 +325,30 @@ class LatticeENN(EnergyModel):
             return ExpandedNetwork(task.inputs, outputs, task.family, options)
         # Parities are part of the features, so the mean over the flips need not be taken.
         self.built_in_flips = frozenset(task.flips)
+        order = self._family.site_group.order
+        functions = max(1, round(options["width"] / order))
+        if self._turns:
+            return SpinNetwork(
+                task.inputs,
+                outputs,
+                task.family,
+                task.flips,
+                functions=functions,
+                blocks=options["blocks"],
+                embedding_shells=options["embedding_shells"],
+                shells=options["shells"],
+                readout_shells=options["readout_shells"],
+                range_shells=options["range_shells"],
+                largest=options["largest_l"],
+                nonlinearity=options["activation"],
+            )
         if options["body"] == "regular":
-            order = self._family.site_group.order
             return RegularNetwork(
                 task.inputs,
                 outputs,
                 task.family,
                 task.flips,
-                functions=max(1, round(options["width"] / order)),
+                functions=functions,
                 blocks=options["blocks"],
                 embedding_shells=options["embedding_shells"],
                 shells=options["shells"],
@@ -367,5 +408,5 @@ class LatticeENN(EnergyModel):
     def receptive_radius(self) -> float:
         """What all maps together see, twice that for the derivative of an energy."""
         network = self.network
-        assert isinstance(network, RegularNetwork | BlockNetwork | ExpandedNetwork)
+        assert isinstance(network, RegularNetwork | SpinNetwork | BlockNetwork | ExpandedNetwork)
         return network.radius * (2 if self.options["output"] == "energy" else 1)

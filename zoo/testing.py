@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from latticezoo.symmetry.errors import InputError
@@ -29,7 +30,7 @@ from latticezoo.symmetry.fields import Field
 from latticezoo.symmetry.lattices import Lattice
 from latticezoo.symmetry.tasks import Task
 from latticezoo.symmetry.testing import assert_equivariant, random_values
-from latticezoo.zoo.base import ZooModel
+from latticezoo.zoo.base import ZooModel, perpendicular
 from latticezoo.zoo.pretrained import (
     check_golden,
     golden_bytes,
@@ -128,12 +129,14 @@ def fill(network: ZooModel) -> ZooModel:
 def random_fields(
     task: Task, lattice: Lattice, batch: int = 2, dtype: torch.dtype = torch.float64, seed: int = 0
 ) -> dict[str, Tensor]:
-    """Random inputs of a task."""
+    """Random inputs of a task; unit vectors where a target is perpendicular to them."""
     generator = torch.Generator().manual_seed(seed)
-    return {
+    fields = {
         entry.name: random_values(entry, lattice, batch, dtype, generator, task.gauge)
         for entry in task.inputs
     }
+    units = {source for _, source in task.tangent}
+    return {k: F.normalize(v, dim=-1) if k in units else v for k, v in fields.items()}
 
 
 class ZooModelTests:
@@ -286,6 +289,8 @@ class ZooModelTests:
             direction = torch.randn(
                 found.shape, dtype=found.dtype, generator=torch.Generator().manual_seed(3)
             )
+            if any(pair[1] == source for pair in network.task.tangent):
+                direction = perpendicular(direction, fields[source])
             energies = []
             for sign in (1, -1):
                 moved = {**fields, source: fields[source] + sign * step * direction}

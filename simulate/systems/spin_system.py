@@ -1,4 +1,4 @@
-"""What the systems of classical spins share: unit vectors, their fields, the Zeeman term, the task."""
+"""What the systems of classical spins share: unit vectors, effective fields, a task."""
 
 from __future__ import annotations
 
@@ -130,6 +130,7 @@ class SpinSystem(System):
             flips=("time_reversal",),
             internal="SO3",
             conservative=((TARGET, "S"),),
+            tangent=((TARGET, "S"),),
         )
 
     def assemble(self, predictions: Fields, fields: Fields, lattice: Lattice) -> dict[str, Tensor]:

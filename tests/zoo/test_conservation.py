@@ -87,7 +87,7 @@ def test_a_network_keeps_number_symmetry_and_independence_of_the_batch():
 
 
 def test_a_small_uniform_displacement_moves_no_electrons():
-    """Below the tolerance of the search too: the linear response at q = 0 is that of fixed number."""
+    """Below the tolerance of the search too: the response at q = 0 is that of fixed number."""
     system = create_system("holstein_weak")
     fields, _, evaluate = exact(system, "density")
     rule = system.task().conserved

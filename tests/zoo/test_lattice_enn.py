@@ -56,7 +56,7 @@ class TestLatticeENN(ZooModelTests):
         Case(scalar_task("diamond"), (diamond(1),), TINY),
     )
     unsuitable = (
-        Task("spins", (Field("S", internal="1x1e"),), (Field("h"),), "square", internal="SO3"),
+        Task("charges", (Field("c", internal=1),), (Field("h"),), "square", internal="U1"),
         Task("links", (Field("Q"),), (Field("b", support="link"),), "square"),
         Task("complex", (Field("Q", conjugated=("c",)),), (Field("h"),), "square", ("c",)),
     )

@@ -27,15 +27,20 @@ if TYPE_CHECKING:
     from latticezoo.zoo.base import ZooModel
 
 
-def check_site_field(model: ZooModel, field: Field) -> None:
+def check_site_field(model: ZooModel, field: Field, *, turning: bool = False) -> None:
     """Refuse a field that is not real and on the sites, or has an internal type.
+
+    Args:
+        model: In whose name.
+        field: An input or target.
+        turning: Whether an irrep of SO(3) is served.
 
     Raises:
         InputError: In the name of the model.
     """
     if field.support != "site":
         what = f"lives on the {field.support} support"
-    elif field.internal is not None or field.conjugated:
+    elif field.conjugated or (field.internal is not None and not turning):
         what = f"has internal type {field.internal!r}"
     else:
         return
