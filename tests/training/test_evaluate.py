@@ -1,5 +1,8 @@
 """Measurements: baselines against closed forms, errors, averages over replicas."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,9 @@ import torch
 from latticezoo.datasets.registry import create_data
 from latticezoo.simulate.observables import correlation_function
 from latticezoo.symmetry.errors import InputError
-from latticezoo.symmetry.lattices import square
+from latticezoo.symmetry.fields import Field
+from latticezoo.symmetry.lattices import square, triangular
+from latticezoo.symmetry.tasks import Task
 from latticezoo.symmetry.testing import assert_equivariant
 from latticezoo.training.analysis import correlation_lengths, correlations, jackknife
 from latticezoo.training.baselines import MeanBaseline, RidgeBaseline
@@ -70,11 +75,37 @@ def test_the_mean_baseline_honours_the_odd_symmetry(data):
 
 
 def test_the_ridge_refuses_what_is_not_scalar(data):
-    from dataclasses import replace
-
     task = replace(data.task, inputs=(replace(data.task.inputs[0], point="E"),))
-    with pytest.raises(InputError, match="scalar site fields"):
+    with pytest.raises(InputError, match="without point representation"):
         RidgeBaseline(task, data.samples("train"))
+
+
+def test_the_ridge_on_spins_recovers_pair_exchange():
+    field = Field("S", internal="1x1e", odd=("time_reversal",))
+    target = replace(field, name="H")
+    task = Task(
+        "spins",
+        (field,),
+        (target,),
+        "triangular",
+        ("time_reversal",),
+        "SO3",
+        tangent=(("H", "S"),),
+    )
+    lattice = triangular(9)
+    generator = torch.Generator().manual_seed(0)
+    S = torch.randn(4, 81, 3, dtype=torch.float64, generator=generator)
+    S = torch.nn.functional.normalize(S, dim=-1)
+    pull = -1.0 * lattice.neighbour_sum(S, 1) + 0.25 * lattice.neighbour_sum(S, 3)
+    H = pull - (pull * S).sum(-1, keepdim=True) * S
+    train = SimpleNamespace(fields={"S": S}, targets={"H": H}, lattice=lattice)
+    ridge = RidgeBaseline(task, train, strength=1e-12)
+    assert 4 <= ridge.shells < 18  # as many as the torus holds
+    wanted = torch.zeros(ridge.shells, dtype=torch.float64)
+    wanted[0], wanted[2] = -1.0, 0.25
+    torch.testing.assert_close(ridge.weights["H"][:, 0], wanted, rtol=0, atol=1e-8)
+    torch.testing.assert_close(ridge({"S": S}, lattice)["H"], H, rtol=0, atol=1e-8)
+    assert_equivariant(ridge, task, lattice, fields={"S": S})
 
 
 def test_prediction_in_pieces_equals_the_whole(data):
