@@ -40,6 +40,7 @@ from latticezoo.training.train import (
 from latticezoo.zoo.base import ZooModel
 from latticezoo.zoo.checkpoints import check_checkpoint, read_checkpoint
 from latticezoo.zoo.ensemble import Ensemble
+from latticezoo.zoo.loading import load_network
 
 #: Trainer options that do not change the weights, so they do not tell runs apart.
 _COSMETIC = (
@@ -74,7 +75,8 @@ def run(command: str, arguments: list[str]) -> int:
         The exit status.
     """
     with tempfile.TemporaryDirectory() as scratch, quiet(), fast_determinism():
-        words = resolve_arguments(_from_run(command, arguments, Path(scratch)), Path(scratch))
+        given = _from_init(command, _from_run(command, arguments, Path(scratch)), Path(scratch))
+        words = resolve_arguments(given, Path(scratch))
         try:
             LatticeCLI(
                 ZooModel,
@@ -128,6 +130,13 @@ class LatticeCLI(LightningCLI):
             "and their spread its uncertainty.",
         )
         if self._building == "fit":
+            parser.add_argument(
+                "--init",
+                type=str | None,
+                default=None,
+                help="Start from the weights of a pretrained network, card, run folder or "
+                "checkpoint, and from its options where no others are given (fine-tuning).",
+            )
             parser.add_argument(
                 "--patience",
                 type=int | None,
@@ -190,6 +199,7 @@ class LatticeCLI(LightningCLI):
             # What is not asked for leaves no trace, so that older runs keep their names.
             **({} if plain["patience"] is None else {"patience": plain["patience"]}),
             **({} if plain["ensemble"] == 1 else {"ensemble": plain["ensemble"]}),
+            **({} if plain["init"] is None else {"init": plain["init"]}),
         }
         self._plain = plain
         names = [plain[key]["class_path"].rsplit(".", 1)[1].lower() for key in ("model", "data")]
@@ -208,7 +218,27 @@ class LatticeCLI(LightningCLI):
             self.model = Ensemble.build({**self.model.config(), "ensemble": count})
         check_fits(self.model, self.datamodule)
         if self.subcommand == "fit":
+            self._start_from(self._get(self.config, "init"))
             check_patience(self._get(self.config, "patience"), self.datamodule)
+
+    def _start_from(self, name: str | None) -> None:
+        """Take the weights, and the standardization that belongs to them, of another network."""
+        if name is None:
+            return
+        assert isinstance(self.model, ZooModel)
+        source = load_network(name)
+        if source.task != self.model.task:
+            raise InputError(
+                f"{name} was trained for the task {source.task.name!r} with its fields and "
+                f"symmetries; the data have the task {self.model.task.name!r}, which is another."
+            )
+        theirs = {key: tuple(value.shape) for key, value in source.state_dict().items()}
+        if theirs != {key: tuple(value.shape) for key, value in self.model.state_dict().items()}:
+            raise InputError(
+                f"the weights of {name} do not fit: the network to train is another, or has other "
+                "options; leave --model out to take those of the weights."
+            )
+        self.model.load_state_dict(source.state_dict())
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the run's callbacks, atomic checkpoints and TensorBoard."""
@@ -364,6 +394,30 @@ class LatticeCLI(LightningCLI):
                 store(file, f"exact/{name}", exact.numpy())
             store(file, "kind", samples.kind.numpy())
         written(out)
+
+
+def _from_init(command: str, arguments: list[str], scratch: Path) -> list[str]:
+    """Put the network and the options of ``--init WEIGHTS`` where no other is named."""
+    name, named = None, False
+    for number, word in enumerate(arguments):
+        option, equals, value = word.partition("=")
+        if option == "--init":
+            name = value if equals else "".join(arguments[number + 1 : number + 2])
+        named |= option in ("--model", "--config", "-c")
+    if command != "fit" or not name or named:
+        return arguments
+    config = load_network(name).config()
+    count = config.get("ensemble", 1)
+    file = scratch / "init.json"
+    file.write_text(
+        json.dumps(
+            {
+                "model": {"class_path": config["model"], "init_args": config["options"]},
+                **({} if count == 1 else {"ensemble": count}),
+            }
+        )
+    )
+    return [f"--config={file}", *arguments]
 
 
 def _share_precision(config: Namespace) -> None:

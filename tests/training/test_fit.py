@@ -174,6 +174,37 @@ def test_a_budget_in_seconds_ends_training_with_the_learning_rate_at_its_end(com
     assert rates[-1] < 0.02 * max(rates)
 
 
+def test_fine_tuning_starts_from_the_weights_and_the_options_of_another_run(command):
+    command(*FIT, "--trainer.max_epochs", 3, "--out", "first", "--model.activation", "relu")
+    data = FIT[FIT.index("--data") :]
+    status, _, err = command("fit", "--init", "first", *data, "--trainer.max_epochs", 1)
+    assert status == 0, err
+    (folder,) = Path("runs").iterdir()
+    record = json.loads((folder / "run.json").read_text())
+    assert record["network"]["options"]["activation"] == "relu"
+    before = json.loads(Path("first/run.json").read_text())["best_score"]
+    assert record["best_score"] < 1.2 * before  # not that of random weights
+    still = ["--trainer.max_epochs", 1, "--model.learning_rate", 1e-12, "--model.ema", 0]
+    command("fit", "--init", "first", *data, *still, "--out", "still")
+    old = torch.load("first/checkpoints/best.ckpt", weights_only=True)["state_dict"]
+    for name, value in weights("still", "best").items():
+        torch.testing.assert_close(value, old[name], rtol=0, atol=1e-6)
+
+
+def test_weights_that_do_not_fit_are_no_start(command):
+    command(*FIT, "--trainer.max_epochs", 1, "--out", "first")
+    status, _, err = command(*FIT, "--init", "first", "--model.widths", "[3]")
+    assert status == 2
+    assert "leave --model out" in err
+    other = ["--data", "synthetic", "--data.system", "gradients", "--trainer.max_epochs", 1]
+    status, _, err = command("fit", "--init", "first", *other)
+    assert status == 2
+    assert "was trained for the task 'holstein_square'" in err
+    status, _, err = command("fit", "--init", "gcn.holstein_wek", *other)
+    assert status == 2
+    assert "gcn.holstein_weak" in err
+
+
 def test_a_configuration_file_by_path_and_by_packaged_name(command):
     Path("mine.yaml").write_text(
         "model: gcn\ndata:\n  class_path: holstein\n  init_args: {lattice: 8, random: 20,"
