@@ -49,7 +49,7 @@ _log = logging.getLogger(__name__)
 class Dynamics(Protocol):
     """What :func:`simulate` needs of a dynamics; it should be a frozen dataclass of its parameters.
 
-    ``step`` calls ``forces`` once and returns a new state that carries them.
+    ``step`` calls ``forces``, at last at the new fields, and returns a state that carries them.
     """
 
     @property

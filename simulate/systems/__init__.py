@@ -7,8 +7,9 @@ from dataclasses import fields, replace
 from typing import Any
 
 from latticezoo.simulate.forcefield import System
-from latticezoo.simulate.systems import classical, holstein, jahn_teller
+from latticezoo.simulate.systems import classical, heisenberg, holstein, jahn_teller
 from latticezoo.simulate.systems.classical import Gradients, Springs
+from latticezoo.simulate.systems.heisenberg import Heisenberg
 from latticezoo.simulate.systems.holstein import Holstein
 from latticezoo.simulate.systems.jahn_teller import JahnTeller
 from latticezoo.symmetry.errors import InputError, unknown
@@ -19,6 +20,7 @@ system_registry: dict[str, type[System]] = {
     "jahn_teller": JahnTeller,
     "springs": Springs,
     "gradients": Gradients,
+    "heisenberg": Heisenberg,
 }
 
 #: Named parameter sets of all systems.
@@ -26,6 +28,7 @@ PRESETS: dict[str, System] = {
     **holstein.PRESETS,
     **jahn_teller.PRESETS,
     **classical.PRESETS,
+    **heisenberg.PRESETS,
 }
 
 
