@@ -14,6 +14,7 @@ energy (Hellmann–Feynman).
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -27,6 +28,7 @@ from torch import Tensor
 from latticezoo.simulate.electrons.fermi import Filling, check_ensemble, fill
 from latticezoo.simulate.electrons.lapack import (
     Solution,
+    solve_averages,
     solve_diagonals,
     solve_matrices,
     solve_site_blocks,
@@ -111,10 +113,7 @@ def thermal_state(
         InputError: For a bad temperature or filling, a matrix that is not square or not finite, or
             an unknown backend.
     """
-    if backend not in BACKENDS:
-        raise unknown("backend", backend, BACKENDS)
-    if workers < 1 or int(workers) != workers:
-        raise InputError(f"workers is {workers}; it must be a whole number of at least 1.")
+    _check_options(workers, backend)
     if not sparse.issparse(h) and not isinstance(h, Tensor):
         h = torch.from_numpy(np.asarray(h))
     _check_shapes(h, diagonal, site_blocks)
@@ -126,6 +125,71 @@ def thermal_state(
     if backend == "torch" or (backend == "auto" and device.type != "cpu"):
         return _solve_by_torch(h, local, device, *filling)
     return _collect(_solve_by_lapack(h, local, workers, filling), device)
+
+
+def averaged_state(
+    matrices: Sequence[sparse.sparray],
+    temperature: float,
+    n_electrons: float | None = None,
+    mu: float | None = None,
+    *,
+    site_blocks: Tensor,
+    workers: int = 1,
+    backend: str = "auto",
+) -> ThermalState:
+    """:func:`thermal_state` with site blocks, averaged over several Hamiltonians.
+
+    For twisted boundaries: the levels of all twists are filled together, to one chemical potential,
+    as on the large torus that the twists stand for.
+
+    Args:
+        matrices: Hermitian ``[N, N]`` each, scipy sparse, to each of which the site blocks are
+            added.
+        temperature: T ≥ 0.
+        n_electrons: Mean number of electrons, or
+        mu: the chemical potential. Give one of the two.
+        site_blocks: As in :func:`thermal_state`.
+        workers: Number of processes for a batch on the CPU.
+        backend: As in :func:`thermal_state`.
+
+    Returns:
+        Means over the Hamiltonians; ``levels`` ``[B, count · N]`` are those of all.
+
+    Raises:
+        InputError: As :func:`thermal_state`, and for no matrix at all.
+    """
+    if not matrices:
+        raise InputError("an average needs at least one Hamiltonian.")
+    if len(matrices) == 1:
+        return thermal_state(
+            matrices[0],
+            temperature,
+            n_electrons,
+            mu,
+            site_blocks=site_blocks,
+            workers=workers,
+            backend=backend,
+        )
+    _check_options(workers, backend)
+    for h in matrices:
+        _check_shapes(h, None, site_blocks)
+    check_ensemble(temperature, n_electrons, mu, matrices[0].shape[-1])
+    device = site_blocks.device
+    if backend == "torch" or (backend == "auto" and device.type != "cpu"):
+        return _average_by_torch(matrices, site_blocks, float(temperature), n_electrons, mu)
+    items = list(_double(site_blocks.detach().cpu().numpy()))
+    common = (tuple(_double(h) for h in matrices), float(temperature), n_electrons, mu)
+    if workers > 1 and len(items) > 1:
+        return _collect(pool().map(solve_averages, items, common, count=workers), device)
+    with _controller().limit(limits=1, user_api="blas"):
+        return _collect(solve_averages(items, *common), device)
+
+
+def _check_options(workers: int, backend: str) -> None:
+    if backend not in BACKENDS:
+        raise unknown("backend", backend, BACKENDS)
+    if workers < 1 or int(workers) != workers:
+        raise InputError(f"workers is {workers}; it must be a whole number of at least 1.")
 
 
 def _check_shapes(h: Any, diagonal: Tensor | None, blocks: Tensor | None) -> None:
@@ -261,6 +325,30 @@ def _solve_by_torch(
         weighted = split * occupations[:, None, None]
         blocks = torch.einsum("biam,bicm->biac", weighted, split.conj())
     return _assemble(fillings, levels, density, matrices, blocks)
+
+
+def _average_by_torch(
+    matrices: Sequence[sparse.sparray],
+    blocks: Tensor,
+    temperature: float,
+    n_electrons: float | None,
+    mu: float | None,
+) -> ThermalState:
+    local = _block_diagonal(blocks.detach().to(torch.complex128))
+    solved = [checked_eigh(torch.from_numpy(h.toarray()).to(local) + local) for h in matrices]
+    count, states = len(matrices), blocks.shape[-1]
+    every, order = torch.cat([levels for levels, _ in solved], 1).sort(1)
+    number = None if n_electrons is None else count * n_electrons
+    fillings = [fill(row, temperature, number, mu) for row in every.cpu().numpy()]
+    sorted_occupations = _stack([filling.occupations for filling in fillings], blocks.device)
+    occupations = torch.empty_like(sorted_occupations).scatter_(1, order, sorted_occupations)
+    total: Any = 0
+    for (_, vectors), part in zip(solved, occupations.chunk(count, 1), strict=True):
+        split = vectors.unflatten(1, (-1, states))
+        total = total + torch.einsum("biam,bicm->biac", split * part[:, None, None], split.conj())
+    total = total / count
+    density = total.diagonal(dim1=2, dim2=3).real.flatten(1)
+    return _assemble([filling.shared(count) for filling in fillings], every, density, None, total)
 
 
 def _block_diagonal(blocks: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ beside it. Energies and temperatures in units of t, k_B = 1.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,17 @@ class Filling:
     entropy: float
     grand_potential: float
     free_energy: float
+
+    def shared(self, count: int) -> Filling:
+        """The part of one of ``count`` equal systems that were filled together."""
+        return replace(
+            self,
+            n_electrons=self.n_electrons / count,
+            band_energy=self.band_energy / count,
+            entropy=self.entropy / count,
+            grand_potential=self.grand_potential / count,
+            free_energy=self.free_energy / count,
+        )
 
 
 def check_ensemble(

@@ -213,13 +213,15 @@ def fermi_order(temperature: float, window: Window, error: float) -> int:
         raise InputError(
             f"temperature is {temperature}; Chebyshev expansions without kernel need T > 0."
         )
-    fermi, free = _thermal_functions(temperature, window.centre)
+    fermi, free = thermal_functions(temperature, window.centre)
     return max(expansion_order(fermi, window, error), expansion_order(free, window, error))
 
 
-def _thermal_functions(
+def thermal_functions(
     temperature: float, mu: float
 ) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
+    """Occupation, and −T ln(1 + e^{−(ε − μ)/T}), as functions of the energy ε."""
+
     def fermi(energy: Array) -> Array:
         return expit((mu - energy) / temperature)
 
@@ -294,11 +296,11 @@ def kpm_thermal_state(
     total = moments.sum(1).numpy() * damping
 
     def series(which: int, at: float) -> Array:
-        return coefficients(_thermal_functions(temperature, at)[which], order, span)
+        return coefficients(thermal_functions(temperature, at)[which], order, span)
 
     if mu is None:
         assert n_electrons is not None
-        mu = _find_mu(lambda at: float(series(0, at) @ total), n_electrons, span, temperature)
+        mu = find_mu(lambda at: float(series(0, at) @ total), n_electrons, span, temperature)
     density = torch.from_numpy(series(0, mu) * damping) @ moments
     number = float(density.sum()) if n_electrons is None else float(n_electrons)
     grand = float(series(1, mu) @ total)
@@ -313,9 +315,10 @@ def kpm_thermal_state(
     )
 
 
-def _find_mu(
+def find_mu(
     count: Callable[[float], float], n_electrons: float, window: Window, temperature: float
 ) -> float:
+    """The μ at which a count that rises with μ is ``n_electrons``."""
     reach = window.half_width + 40 * temperature
     low, high = window.centre - reach, window.centre + reach
     while count(low) > n_electrons:

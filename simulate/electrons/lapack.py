@@ -6,7 +6,7 @@ Plain numpy without torch: this is what worker processes import.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -62,17 +62,68 @@ def solve_site_blocks(
     dtype = np.result_type(h.dtype, *(blocks.dtype for blocks in site_blocks))
     solutions = []
     for work, blocks in zip(_copies(h, dtype, len(site_blocks)), site_blocks, strict=True):
-        sites, states, _ = blocks.shape
-        first = states * np.arange(sites)[:, None, None]
-        here = first + np.arange(states)[:, None]
-        work[here, first + np.arange(states)] += blocks
-        solutions.append(_solve_in_place(work, states, *filling))
+        _add_blocks(work, blocks)
+        solutions.append(_solve_in_place(work, blocks.shape[1], *filling))
     return solutions
+
+
+def _add_blocks(work: Array, blocks: Array) -> None:
+    sites, states, _ = blocks.shape
+    first = states * np.arange(sites)[:, None, None]
+    here = first + np.arange(states)[:, None]
+    work[here, first + np.arange(states)] += blocks
 
 
 def solve_matrices(matrices: Sequence[Array | sparse.csr_array], *filling: Any) -> list[Solution]:
     """:func:`solve_diagonals` for whole matrices."""
     return [_solve_in_place(work, 0, *filling) for h in matrices for work in _copies(h, h.dtype, 1)]
+
+
+def solve_averages(
+    site_blocks: Sequence[Array],
+    matrices: Sequence[Array | sparse.csr_array],
+    temperature: float,
+    n_electrons: float | None,
+    mu: float | None,
+) -> list[Solution]:
+    """:func:`solve_site_blocks` for the mean over several ``h``, whose levels are filled together.
+
+    One chemical potential holds for all; numbers, energies and densities are means, the levels
+    those of all ``h`` in rising order. At a given μ no eigenvectors are kept.
+    """
+    return [_average(blocks, matrices, temperature, n_electrons, mu) for blocks in site_blocks]
+
+
+def _average(
+    blocks: Array,
+    matrices: Sequence[Array | sparse.csr_array],
+    temperature: float,
+    n_electrons: float | None,
+    mu: float | None,
+) -> Solution:
+    count, states = len(matrices), blocks.shape[-1]
+    kept: list[tuple[Array, Array]] = []
+    parts: list[Solution] = []
+    for h in matrices:
+        dtype = np.result_type(h.dtype, blocks.dtype)
+        (work,) = _copies(h, dtype, 1)
+        _add_blocks(work, blocks)
+        levels, vectors = eigh_in_place(work)
+        kept.append((levels, vectors if mu is None else np.empty(0)))
+        if mu is not None:
+            parts.append(_averages(levels, vectors, states, fill(levels, temperature, None, mu)))
+    every = np.sort(np.concatenate([levels for levels, _ in kept]))
+    number = None if n_electrons is None else count * n_electrons
+    filling = fill(every, temperature, number, mu)
+    if mu is None:
+        for levels, vectors in kept:
+            occupations = filling.occupations[np.searchsorted(every, levels)]
+            parts.append(
+                _averages(levels, vectors, states, replace(filling, occupations=occupations))
+            )
+    density = sum(part.density for part in parts) / count
+    site_density = sum(part.site_density for part in parts) / count
+    return Solution(filling.shared(count), every, density, None, site_density)
 
 
 def _copies(h: Array | sparse.csr_array, dtype: Any, count: int) -> Iterator[Array]:
@@ -101,6 +152,12 @@ def _solve_in_place(
 ) -> Solution:
     levels, vectors = eigh_in_place(h)
     filling = fill(levels, temperature, n_electrons, mu)
+    return _averages(levels, vectors, states, filling, full)
+
+
+def _averages(
+    levels: Array, vectors: Array, states: int, filling: Filling, full: bool = False
+) -> Solution:
     matrix = (vectors * filling.occupations) @ vectors.conj().T if full else None
     blocks = None
     if states:

@@ -7,17 +7,19 @@ from dataclasses import fields, replace
 from typing import Any
 
 from latticezoo.simulate.forcefield import System
-from latticezoo.simulate.systems import classical, heisenberg, holstein, jahn_teller
+from latticezoo.simulate.systems import classical, heisenberg, holstein, jahn_teller, sd_magnet
 from latticezoo.simulate.systems.classical import Gradients, Springs
 from latticezoo.simulate.systems.heisenberg import Heisenberg
 from latticezoo.simulate.systems.holstein import Holstein
 from latticezoo.simulate.systems.jahn_teller import JahnTeller
+from latticezoo.simulate.systems.sd_magnet import SDMagnet
 from latticezoo.symmetry.errors import InputError, unknown
 
 #: The classes by the name of the Hamiltonian.
 system_registry: dict[str, type[System]] = {
     "holstein": Holstein,
     "jahn_teller": JahnTeller,
+    "sd_magnet": SDMagnet,
     "springs": Springs,
     "gradients": Gradients,
     "heisenberg": Heisenberg,
@@ -27,6 +29,7 @@ system_registry: dict[str, type[System]] = {
 PRESETS: dict[str, System] = {
     **holstein.PRESETS,
     **jahn_teller.PRESETS,
+    **sd_magnet.PRESETS,
     **classical.PRESETS,
     **heisenberg.PRESETS,
 }
