@@ -12,7 +12,6 @@ exact, or those of a network, the ``driver``; labels are exact in any case.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -24,30 +23,30 @@ import torch
 
 from latticezoo.datasets.driven import DrivenRecipe
 from latticezoo.datasets.driver import DriverError
-from latticezoo.datasets.labelled import RANDOM, TRAJECTORY, LabelledData, Source
-from latticezoo.datasets.registry import Unit, check_count
+from latticezoo.datasets.frames import FramesRecipe
+from latticezoo.datasets.labelled import RANDOM, TRAJECTORY, LabelledData
+from latticezoo.datasets.registry import Unit
 from latticezoo.datasets.torus import parse_lattice, torus_task
 from latticezoo.simulate import initial
 from latticezoo.simulate.dynamics.langevin import Langevin
-from latticezoo.simulate.electrons.fermi import RESOLUTION
 from latticezoo.simulate.noise import generator
 from latticezoo.simulate.state import State
 from latticezoo.simulate.systems import create_system
 from latticezoo.simulate.systems.adiabatic import AdiabaticSystem
 from latticezoo.symmetry.errors import InputError, unknown
 from latticezoo.symmetry.fields import Field
-from latticezoo.symmetry.lattices import Lattice
 from latticezoo.symmetry.tasks import Task
 
 _OVERRIDES = ("temperature", "g", "k", "filling", "mass", "damping")
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuenchRecipe(DrivenRecipe):
+class QuenchRecipe(FramesRecipe, DrivenRecipe):
     """Random configurations and frames of quenches of an adiabatic model, labelled exactly.
 
     Amplitudes are in units of g/k, times in units of tau0 = √(m/k), energies in units of t. Options
-    as :class:`~latticezoo.datasets.driven.DrivenRecipe`, and:
+    as :class:`~latticezoo.datasets.driven.DrivenRecipe` and
+    :class:`~latticezoo.datasets.frames.FramesRecipe` (``first_time`` 1 by default), and:
 
     Args:
         lattice: Linear size, or a lattice such as ``square(12, 16)``; even sides.
@@ -72,7 +71,6 @@ class QuenchRecipe(DrivenRecipe):
         InputError: An option is outside its range.
     """
 
-    lattice: int | str = 12
     preset: str
     temperature: float | None = None
     g: float | None = None
@@ -80,15 +78,8 @@ class QuenchRecipe(DrivenRecipe):
     filling: float | None = None
     mass: float | None = None
     damping: float | None = None
-    random: int = 100
     staggered_fraction: float = 0.5
-    trajectories: int = 10
-    frames: int = 20
-    first_time: float | None = None
-    last_time: float = 40.0
-    dt: float = 0.1
     start_amplitude: float = 1.0
-    seed: int = 0
 
     #: Name of the model, for sentences, and its parameter sets.
     model: ClassVar[str]
@@ -107,13 +98,6 @@ class QuenchRecipe(DrivenRecipe):
         if self.preset not in self.presets:
             raise unknown(f"{self.model} preset", self.preset, self.presets)
         self._fill_in()
-        for name in ("random", "trajectories", "seed"):
-            check_count(name, getattr(self, name))
-        check_count("frames", self.frames, least=1)
-        if self.seed >= 1 << 63:
-            raise InputError(f"seed is {self.seed}; it must be below 2^63.")
-        if not self.random and not self.trajectories:
-            raise InputError("random and trajectories are both 0; a dataset needs one of them.")
         self._check_numbers()
         self.system.hamiltonian(self.geometry)  # raises on a torus that is too small
         self.system.task(self.family)  # raises on an unstable lattice
@@ -129,31 +113,15 @@ class QuenchRecipe(DrivenRecipe):
             object.__setattr__(self, "first_time", 1.0)
 
     def _check_numbers(self) -> None:
-        for name in ("dt", "last_time", "start_amplitude"):
-            value = getattr(self, name)
-            if not (value > 0 and math.isfinite(value)):
-                raise InputError(f"{name} is {value}; it must be positive.")
+        self.check_frames()
+        if not (self.start_amplitude > 0 and math.isfinite(self.start_amplitude)):
+            raise InputError(f"start_amplitude is {self.start_amplitude}; it must be positive.")
         if not 0 <= self.staggered_fraction <= 1:
             raise InputError(
                 f"staggered_fraction is {self.staggered_fraction}; it must lie between 0 and 1."
             )
-        if not 0 <= self._first < self.last_time:
-            raise InputError(
-                f"first_time is {self.first_time}; it must lie between 0 and last_time, "
-                f"{self.last_time}."
-            )
-
-    @property
-    def _first(self) -> float:
-        assert self.first_time is not None
-        return self.first_time
 
     # ---- what is made --------------------------------------------------------------------------
-
-    @property
-    def geometry(self) -> Lattice:
-        """The lattice."""
-        return Lattice.parse(str(self.lattice))
 
     @cached_property
     def system(self) -> AdiabaticSystem:
@@ -179,68 +147,18 @@ class QuenchRecipe(DrivenRecipe):
             **{name: Field(name, support="global") for name in energies},
         }
 
-    def source(self) -> Source:
-        """System, parameters and options."""
-        import scipy
-
-        return Source(
-            system=self.system.name,
-            parameters=self.system.parameters,
-            recipe=self.name,
-            options=self.options(),
-            seed=self.seed,
-            # A direct solver: rounding is its only error; levels closer than this count as one.
-            solver_tolerance=RESOLUTION,
-            created_with={
-                "numpy": np.__version__,
-                "scipy": scipy.__version__,
-                "torch": torch.__version__,
-            },
-        )
-
-    def units(self) -> tuple[Unit, ...]:
-        """Blocks of random configurations, then one unit a quench."""
-        size = 20 if self.geometry.n_sites <= 400 else 5
-        starts = range(0, self.random, size)
-        counts = [min(size, self.random - start) for start in starts]
-        blocks = [
-            Unit(f"random-{start:05d}", count, start, count)
-            for start, count in zip(starts, counts, strict=True)
-        ]
-        quenches = []
-        if self.trajectories:
-            # Only exact solutions count: a network's forces cost next to nothing.
-            steps = self.frame_steps()[-1] + 1
-            costs = [
-                self.frames + (0 if self.is_driven(number) else steps)
-                for number in range(self.trajectories)
-            ]
-            quenches = [
-                Unit(f"trajectory-{number:05d}", cost, number, self.frames)
-                for number, cost in enumerate(costs)
-            ]
-        return (*blocks, *quenches)
-
-    def run(self, unit: Unit, report: Callable[[int], None]) -> LabelledData:
-        """Make one block or one quench."""
-        if unit.name.startswith("random"):
-            return self._random_block(unit, report)
-        return self._quench(unit, report)
+    def trajectory_cost(self, number: int) -> int:
+        """Only exact solutions count: a network's forces cost next to nothing."""
+        return self.frames if self.is_driven(number) else super().trajectory_cost(number)
 
     def seconds_per_solve(self) -> float:
         """Rough time of one exact solution on one core: dense diagonalization of all states."""
         return 1e-3 + 1.5e-10 * (self.system.states_per_site * self.geometry.n_sites) ** 3
 
-    @property
-    def size(self) -> int:
-        """Rough size of the dataset in bytes."""
-        labels = [field for field in self.types().values() if field.support == "site"]
-        channels = sum(field.channels(self.geometry) for field in (*self.task.inputs, *labels))
-        return 8 * self.samples * (self.geometry.n_sites * channels + 2)
-
     # ---- random configurations -----------------------------------------------------------------
 
-    def _random_block(self, unit: Unit, report: Callable[[int], None]) -> LabelledData:
+    def random_block(self, unit: Unit, report: Callable[[int], None]) -> LabelledData:
+        """Make the random configurations of a unit."""
         numbers = range(unit.first, unit.first + unit.count)
         fields = np.stack([self.configuration(number) for number in numbers])
         return self._labelled(
@@ -268,32 +186,14 @@ class QuenchRecipe(DrivenRecipe):
 
     # ---- quenches ------------------------------------------------------------------------------
 
-    def frame_steps(self) -> list[int]:
-        """Steps at which frames are taken: a geometric grid, rising, rounded to whole steps.
-
-        Raises:
-            InputError: There are more frames than steps.
-        """
-        first, last = max(self._first, self.dt) / self.dt, self.last_time / self.dt
-        if self.frames == 1:
-            return [round(last)]
-        grid = np.rint(np.geomspace(first, last, self.frames)).astype(int).tolist()
-        for k in range(1, self.frames):
-            grid[k] = max(grid[k], grid[k - 1] + 1)
-        if grid[-1] > round(last):
-            raise InputError(
-                f"frames is {self.frames}, but only {round(last - first) + 1} steps lie between "
-                f"first_time {self.first_time} and last_time {self.last_time} at dt {self.dt}."
-            )
-        return grid
-
     def initial_state(self, number: int) -> State:
         """Start of one quench, at rest: a function of seed and number."""
         scale = self.start_amplitude * self.system.Q0
         amplitudes = [scale * weight for weight in self.system.start_weights]
         return initial.random(self.geometry, (number,), amplitude=amplitudes, seed=self.stream_seed)
 
-    def _quench(self, unit: Unit, report: Callable[[int], None]) -> LabelledData:
+    def trajectory(self, unit: Unit, report: Callable[[int], None]) -> LabelledData:
+        """Make the frames of one quench."""
         system, lattice = self.system, self.geometry
         driver = self.opened_driver if self.is_driven(unit.first) else None
 
@@ -303,7 +203,8 @@ class QuenchRecipe(DrivenRecipe):
             report(1)
             return system.forces(fields, lattice)
 
-        dynamics = Langevin(self.dt * system.tau0, system.temperature, system.damping, system.mass)
+        _, _, dt = self.times
+        dynamics = Langevin(dt * system.tau0, system.temperature, system.damping, system.mass)
         state = self.initial_state(unit.first)
         bound = math.inf if driver is None else driver.bound(state.fields["Q"])
         state = dynamics.start(replace(state, forces=forces(state.fields)))
@@ -314,7 +215,7 @@ class QuenchRecipe(DrivenRecipe):
                 raise DriverError(
                     f"trajectory {unit.first} blew up at step {step} of {steps[-1]} with the "
                     f"driver {driver.name!r}: |Q| went beyond {bound:.3g}; train it more, or take "
-                    f"a time step below {self.dt:g}."
+                    f"a time step below {dt:g}."
                 )
             if step in steps:
                 frames.append(state.fields["Q"])
@@ -325,21 +226,11 @@ class QuenchRecipe(DrivenRecipe):
             trajectory=torch.full((self.frames,), unit.first),
             frame=torch.arange(self.frames),
             step=torch.tensor(steps),
-            time=torch.tensor(steps, dtype=torch.float64) * self.dt,
+            time=torch.tensor(steps, dtype=torch.float64) * dt,
             driven=torch.full((self.frames,), int(driver is not None)),
         )
 
     # ---- both ----------------------------------------------------------------------------------
-
-    @property
-    def stream_seed(self) -> int:
-        """Seed of the streams. Not the user's own, under which later simulations will run.
-
-        A simulation with the seed of the data would start from the very states, and feel the very
-        noise, that a network was trained on.
-        """
-        digest = hashlib.blake2b(f"dataset {self.seed}".encode(), digest_size=8).digest()
-        return int.from_bytes(digest, "little")
 
     def _labelled(
         self, Q: torch.Tensor, report: Callable[[int], None], **columns: Any
@@ -350,12 +241,4 @@ class QuenchRecipe(DrivenRecipe):
         # What the electrons add to the energy: A, or Ω at fixed μ, and what is linear in Q.
         elastic = self.system.elastic_energy(fields, lattice)
         labels["electronic_energy"] = labels["energy"] - elastic
-        return LabelledData(
-            task=self.task,
-            lattice=lattice,
-            fields=fields,
-            labels=labels,
-            types=self.types(),
-            source=self.source(),
-            **columns,
-        )
+        return self.labelled_frames(fields, labels, **columns)
