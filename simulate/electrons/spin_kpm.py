@@ -79,12 +79,15 @@ def spin_state(
     two by two, ⟨a|T_{2n}|b⟩ = 2⟨T_n a|T_n b⟩ − ⟨a|b⟩ and its sister, the element between the spins
     of a site included.
 
-    Random vectors have random phases on all sites of one spin, or on every ``spacing``-th site in
-    each direction. Then the site block of f is read off T_n v where v has its own phases
-    (Wang, Chern, Batista and Barros, J. Chem. Phys. 148, 094107 (2018)): it is not biased, and its
-    noise is the f_ij of the sites that share a vector, divided by √n_random. At spacing 1 that is
-    of order ½/√n_random; it falls with the spacing as correlations do. At fixed number, the noise
-    of μ is part of the errors.
+    Random vectors have random phases on all sites, or on every ``spacing``-th site in each
+    direction. Then the site block of f is read off f v, its own phases taken back: the probing
+    with colours of which Wang, Chern, Batista and Barros (J. Chem. Phys. 148, 094107 (2018)) give a
+    gradient-based variant. The estimate is not biased; its noise
+    comes from the elements of f between sites that share a vector, falls with 1/√n_random, and with
+    the spacing as correlations do. A spacing of the whole lattice is exact. Both spins have the
+    same phases: the estimate turns with the spins exactly, and the noise of the spin is smaller
+    than that of the charge by the part of the blocks that depends on spin. At fixed number, the
+    noise of μ is part of the errors.
 
     Args:
         hoppings: On one lattice; one, or one for each twist.
