@@ -231,7 +231,8 @@ def _add_cross(target: Tensor, vector: tuple[float, float], values: Tensor) -> N
 #: lattice; and a chiral magnet on the square lattice, helices of 2π/arctan(D/J) = 13.6 sites
 #: without field, skyrmions in the field B = ½ D²/J, in the middle of the window of 0.2 to 0.8 D²/J
 #: in which they have the lowest energy (Bogdanov and Hubert, J. Magn. Magn. Mater. 138, 255
-#: (1994), in the continuum).
+#: (1994), in the continuum). Relaxed at these parameters: skyrmion lattice −2.1503 a site (two on
+#: 16 × 28), helix −2.1366 (17 sites), ferromagnet −2.1250.
 PRESETS: dict[str, Heisenberg] = {
     "heisenberg_square": Heisenberg(),
     "heisenberg_triangular": Heisenberg(exchange=(-1.0,)),
