@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from latticezoo.datasets.module import MadeData
+from latticezoo.datasets.quenches import QuenchRecipe
 from latticezoo.datasets.registry import create_recipe, register_data
 from latticezoo.datasets.split import HELD_OUT
+from latticezoo.datasets.torus import torus_task
 
 
 @register_data("jahn_teller")
@@ -108,4 +110,6 @@ class JahnTeller(MadeData):
             "seed": seed,
         }
         recipe = create_recipe("jahn_teller_square", **{**given, **(options or {})})
-        self.use(recipe, target=target, odd_symmetry=odd_symmetry, path=path, workers=workers)
+        assert isinstance(recipe, QuenchRecipe)
+        task = torus_task(recipe.system, recipe.geometry, target, odd_symmetry)
+        self.use(recipe, task=task, path=path, workers=workers)

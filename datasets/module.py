@@ -13,13 +13,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from latticezoo.datasets.batches import Batch, Samples, loader
-from latticezoo.datasets.driven import DRIVER_OPTIONS
+from latticezoo.datasets.driven import DRIVER_OPTIONS, DrivenRecipe
+from latticezoo.datasets.frames import FramesRecipe
 from latticezoo.datasets.labelled import KINDS, LabelledData
 from latticezoo.datasets.make import make_dataset
-from latticezoo.datasets.quenches import QuenchRecipe
-from latticezoo.datasets.registry import Recipe, check_count, register_data
+from latticezoo.datasets.registry import check_count, register_data
 from latticezoo.datasets.split import HELD_OUT, SPLITS, check_fractions, split_by_group
-from latticezoo.datasets.torus import torus_task
 from latticezoo.simulate.forcefield import System
 from latticezoo.simulate.systems import create_system
 from latticezoo.symmetry.errors import InputError, unknown
@@ -306,30 +305,26 @@ class MadeData(LatticeData):
 
     def use(
         self,
-        recipe: Recipe,
+        recipe: FramesRecipe,
         *,
-        target: str,
-        odd_symmetry: bool,
+        task: Task,
         path: str | None,
         workers: int | None,
     ) -> None:
         """Say how the data are made and what of them is learned.
 
         Args:
-            recipe: A recipe of quenches.
-            target: What to learn.
-            odd_symmetry: State the particle–hole symmetry in the task, where it holds.
+            recipe: How the file is made.
+            task: What to learn.
             path: The dataset file, or None for one in the cache.
             workers: Processes that make it.
-
-        Raises:
-            InputError: The target is unknown.
         """
-        assert isinstance(recipe, QuenchRecipe)
         self.recipe = recipe
         self.path = path
         self.workers = workers
-        self._task = torus_task(recipe.system, recipe.geometry, target, odd_symmetry)
+        self._task = task
+        if not isinstance(recipe, DrivenRecipe):
+            return
         # The weights behind a name may change, so they are among what a run is told apart by.
         driver = {name: getattr(recipe, name) for name in DRIVER_OPTIONS}
         for name, value in driver.items():
@@ -339,7 +334,7 @@ class MadeData(LatticeData):
 
     @property
     def task(self) -> Task:
-        """From Q to the chosen target."""
+        """From the fields to the chosen target."""
         return self._task
 
     @property

@@ -47,6 +47,11 @@ RECIPES: dict[str, Member] = {
         "JahnTellerSquare",
         "Jahn–Teller model on the square lattice: random configurations and exact quenches",
     ),
+    "sd_magnet": Member(
+        "latticezoo.datasets.magnets",
+        "ItinerantMagnet",
+        "s–d model of itinerant magnets: random spins, disturbed order, exact spin dynamics",
+    ),
     "synthetic": Member(
         "latticezoo.datasets.synthetic",
         "Synthetic",
@@ -64,6 +69,11 @@ DATA: dict[str, Member] = {
         "latticezoo.datasets.jahn_teller_module",
         "JahnTeller",
         "Jahn–Teller model, made on demand by the recipe jahn_teller_square",
+    ),
+    "sd_magnet": Member(
+        "latticezoo.datasets.magnets_module",
+        "ItinerantMagnets",
+        "s–d model of itinerant magnets, made on demand by the recipe sd_magnet",
     ),
     "synthetic": Member(
         "latticezoo.datasets.synthetic",
