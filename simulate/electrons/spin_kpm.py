@@ -181,8 +181,7 @@ def _check(
         )
     if not bool(blocks.isfinite().all()):
         raise InputError("the site blocks hold NaN or infinite values; only finite are accepted.")
-    if workers < 1 or int(workers) != workers:
-        raise InputError(f"workers is {workers}; it must be a whole number of at least 1.")
+    check_whole("workers", workers, 1)
     check_probes(n_random, spacing)
     if any(size % spacing for size in lattice.shape):
         raise InputError(
@@ -199,8 +198,18 @@ def check_probes(n_random: int | None, spacing: int) -> None:
         InputError: Naming the one that is not accepted.
     """
     for name, value in (("n_random", n_random), ("spacing", spacing)):
-        if value is not None and (isinstance(value, bool) or int(value) != value or value < 1):
-            raise InputError(f"{name} is {value!r}; it must be a whole number of at least 1.")
+        if value is not None:
+            check_whole(name, value, 1)
+
+
+def check_whole(name: str, value: Any, least: int) -> None:
+    """Check a parameter that counts something.
+
+    Raises:
+        InputError: When it is not a whole number, or smaller than ``least``.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{name} is {value!r}; it must be a whole number of at least {least}.")
 
 
 def _extremes(blocks: Tensor) -> tuple[float, float]:

@@ -19,6 +19,7 @@ from latticezoo.simulate.electrons.shell_hopping import ShellHopping, twist_grid
 from latticezoo.simulate.electrons.spin_kpm import (
     charge_spin,
     check_probes,
+    check_whole,
     spin_state,
     strict_window,
 )
@@ -165,8 +166,8 @@ class SDMagnet(SpinSystem):
             raise InputError(
                 "temperature is 0; Chebyshev expansions need T > 0, solver 'diagonalize' does not."
             )
-        if isinstance(self.twists, bool) or int(self.twists) != self.twists or self.twists < 1:
-            raise InputError(f"twists is {self.twists!r}; it must be a whole number of at least 1.")
+        for name, least in (("twists", 1), ("workers", 1), ("seed", 0)):
+            check_whole(name, getattr(self, name), least)
         check_probes(self.n_random, self.spacing)
 
     # ---- parameters ----------------------------------------------------------------------------
