@@ -195,7 +195,7 @@ def _projection(
             # Equal blocks decompose alike: solve once, then place at each copy's channels.
             matrices = neighbourhood_matrices(group, (shell,), name)
             for irrep in group.irreps:
-                copies = _copies(group, matrices, irrep)
+                copies = irrep_copies(group, matrices, irrep)
                 copies = copies.reshape(*copies.shape[:2], shell.size, dim)
                 for copy in range(number):
                     first = channel + copy * dim
@@ -226,7 +226,7 @@ def _projection(
     )
 
 
-def _copies(group: FiniteGroup, matrices: np.ndarray, name: str) -> np.ndarray:
+def irrep_copies(group: FiniteGroup, matrices: np.ndarray, name: str) -> np.ndarray:
     """Orthonormal copies of one irrep in a representation, ``[m, d, n]``.
 
     A copy is an isometry W with T(g) W = W D(g). Projecting a unit vector e,

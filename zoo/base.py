@@ -74,6 +74,9 @@ class ZooModel(Learner):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"compact": {}}
     #: Two-element symmetries that the network has by construction, so that no projection is needed.
     built_in_flips: frozenset[str] = frozenset()
+    #: Whether it keeps the symmetry of its task by construction; tests hold it to this. One that
+    #: learns the symmetry keeps the translations alone.
+    equivariant: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from latticezoo.symmetry.errors import InputError, unknown
-from latticezoo.symmetry.lattices import Lattice
+from latticezoo.symmetry.lattices import Lattice, Shell
 from latticezoo.symmetry.tasks import Task
 from latticezoo.zoo.energy_model import EnergyModel
 from latticezoo.zoo.layers.bond_energies import BondEnergies
@@ -16,6 +16,8 @@ from latticezoo.zoo.layers.energy_graph import NORMALIZATIONS, LocalEnergies
 from latticezoo.zoo.layers.graph import AGGREGATIONS
 from latticezoo.zoo.layers.irrep_fields import check_site_field
 from latticezoo.zoo.layers.scalars import join_scalars, scalar_channels
+from latticezoo.zoo.layers.spin_graph import SpinGraph
+from latticezoo.zoo.layers.spin_tasks import maps_spins
 from latticezoo.zoo.registry import register
 
 
@@ -34,11 +36,17 @@ class EnergyGNN(EnergyModel):
     is exactly invariant under the whole space group of any lattice
     (:mod:`~latticezoo.zoo.layers.bond_energies`).
 
+    On unit vectors, messages are made of the scalar products on the bonds, and the energy is that
+    of an exchange that depends on the surroundings,
+    :math:`-\frac12 \sum_{ij} A_{ij}\, S_i \cdot S_j`
+    (:class:`~latticezoo.zoo.layers.spin_graph.SpinGraph`).
+
     The energy of a site sees ``len(widths) + 1`` hops, its force twice as many.
 
     Presets:
         ``compact``: three blocks of width 48, SiLU, neighbour mean. For inputs that are no
-        scalars this name stands for ``compact_bonds``: three blocks of width 24 on every bond.
+        scalars this name stands for ``compact_bonds``: three blocks of width 24 on every bond;
+            on spins for ``compact_spins``: three rounds of width 32.
         ``paper``: widths 512-1024-512 and LayerNorm, ReLU, as in the authors' code. The second
             derivatives that force training needs vanish almost everywhere for ReLU, except through
             the LayerNorm.
@@ -50,6 +58,8 @@ class EnergyGNN(EnergyModel):
         activation: Nonlinearity: silu, relu, gelu, softplus or tanh.
         aggregation: ``"mean"`` or ``"sum"`` over the neighbours.
         normalization: ``"layer"`` for a LayerNorm in every block, or ``"none"``.
+        shells: Shells of neighbours that send messages between spins.
+        range_shells: Shells of neighbours that a spin has an exchange with.
         **training: Learning rate, optimizer, schedule: see
             :class:`~latticezoo.zoo.base.ZooModel`.
 
@@ -64,8 +74,11 @@ class EnergyGNN(EnergyModel):
             "activation": "silu",
             "aggregation": "mean",
             "normalization": "none",
+            "shells": 2,
+            "range_shells": 8,
             "learning_rate": 4e-3,
         },
+        "compact_spins": {"widths": [32] * 3},
         "compact_bonds": {"widths": [24] * 3},
         "paper": {
             "widths": [512, 1024, 512],
@@ -85,6 +98,8 @@ class EnergyGNN(EnergyModel):
         activation: str | None = None,
         aggregation: str | None = None,
         normalization: str | None = None,
+        shells: int | None = None,
+        range_shells: int | None = None,
         **training: Any,
     ) -> None:
         super().__init__(
@@ -95,6 +110,8 @@ class EnergyGNN(EnergyModel):
                 "activation": activation,
                 "aggregation": aggregation,
                 "normalization": normalization,
+                "shells": shells,
+                "range_shells": range_shells,
             },
             **training,
         )
@@ -106,10 +123,23 @@ class EnergyGNN(EnergyModel):
             if options[name] not in known:
                 raise unknown(name, options[name], known)
         check_conservative(self)
+        self.network: LocalEnergies | BondEnergies | SpinGraph
+        if maps_spins(self.task):
+            # Scalar products are even where spins are odd.
+            self.built_in_flips = frozenset(self.task.flips)
+            self.network = SpinGraph(
+                self.task.family,
+                chosen,
+                options["shells"],
+                options["range_shells"],
+                options["activation"],
+                options["aggregation"],
+                normalization=options["normalization"],
+            )
+            return
         for field in self.task.inputs:
             check_site_field(self, field)
         given = (options["activation"], options["aggregation"], options["normalization"])
-        self.network: LocalEnergies | BondEnergies
         if all(invariant_channels(self.task.family, self.task.inputs)):
             inputs = scalar_channels(self, self.task.inputs)
             neighbours = self._family.shells(count=1)[1].size
@@ -123,16 +153,30 @@ class EnergyGNN(EnergyModel):
 
     def energy_function(self, lattice: Lattice) -> Energy:
         """Sum of the local energies."""
-        return lambda given: self.network(join_scalars(given, self.task.inputs), lattice).sum(1)
+        network, inputs = self.network, self.task.inputs
+        if isinstance(network, SpinGraph):
+            return lambda given: network.energies(given[inputs[0].name], lattice).sum(1)
+        return lambda given: network(join_scalars(given, inputs), lattice).sum(1)
+
+    @property
+    def required_shells(self) -> tuple[Shell, ...]:
+        """Nearest neighbours, or all that the spins look at."""
+        if isinstance(self.network, SpinGraph):
+            return self.network.shells
+        return super().required_shells
 
     @property
     def receptive_radius(self) -> float:
-        """Twice the hops that a local energy sees."""
+        """Twice what a local energy sees."""
+        if isinstance(self.network, SpinGraph):
+            return 2.0 * self.network.radius
         return 2.0 * (len(self.options["widths"]) + 1)
 
 
 def _preset_for(task: Task, preset: str) -> str:
     """The preset that a name stands for: features on bonds are as many times more numbers."""
+    if preset == "compact" and maps_spins(task):
+        return "compact_spins"
     if preset == "compact" and not all(invariant_channels(task.family, task.inputs)):
         return "compact_bonds"
     return preset

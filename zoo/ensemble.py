@@ -162,7 +162,11 @@ class Ensemble(ZooModel):
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """Lightning hook: the sum of the members' losses; their mean is logged."""
         losses = torch.stack(
-            [member.loss(member(batch["fields"], batch["lattice"]), batch) for member in self._each]
+            [
+                member.loss(member(given["fields"], given["lattice"]), given)
+                for member in self._each
+                for given in [member.augmented(batch)]
+            ]
         )
         self.log(
             "train/loss",

@@ -1,8 +1,8 @@
 """How exact the symmetry of every network of the zoo is: every model, every field it can carry.
 
 The cases hold one task for each kind of surroundings (D4, D6, D3 and T_d sites) and of fields
-(scalars, the Jahn–Teller modes, displacements). A network that is registered is tried on all of
-them; those whose task it refuses count as such, by its own sentence.
+(scalars, the Jahn–Teller modes, displacements, spins). A network that is registered is tried on
+all of them; those whose task it refuses count as such, by its own sentence.
 """
 
 from __future__ import annotations
@@ -35,6 +35,20 @@ def _force_task(name: str, family: str, point: str, flips: tuple[str, ...] = ())
     )
 
 
+def _spin_task(name: str, family: str) -> Task:
+    kind = {"internal": "1x1e", "odd": ("time_reversal",)}
+    return Task(
+        name,
+        (Field("S", **kind),),
+        (Field("perpendicular_field", **kind),),
+        family,
+        ("time_reversal",),
+        internal="SO3",
+        conservative=(("perpendicular_field", "S"),),
+        tangent=(("perpendicular_field", "S"),),
+    )
+
+
 #: A force on a field, for every kind of site and field that the library's physics has.
 TASKS: tuple[Task, ...] = (
     _force_task("square scalar", "square", "A1", ("particle_hole",)),
@@ -46,6 +60,8 @@ TASKS: tuple[Task, ...] = (
     _force_task("honeycomb displacement", "honeycomb", "vector"),
     _force_task("diamond scalar", "diamond", "A1"),
     _force_task("diamond displacement", "diamond", "vector"),
+    _spin_task("square spins", "square"),
+    _spin_task("triangular spins", "triangular"),
 )
 
 
@@ -55,7 +71,8 @@ class Exactness:
 
     Attributes:
         lattice: Where it was tried.
-        elements: Group elements that were tried: all of them.
+        elements: Group elements that were tried: all of the finite part, and random ones where
+            there are rotations of spins.
         errors: Report by ``(type, trained)``, such as ``("float64", False)``.
     """
 

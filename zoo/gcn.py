@@ -1,4 +1,4 @@
-"""Graph convolutional network: direct prediction of scalar site fields from scalar site fields."""
+"""Graph convolutional network: direct prediction of scalar fields, or of fields on spins."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from latticezoo.symmetry.errors import InputError
-from latticezoo.symmetry.lattices import Lattice
+from latticezoo.symmetry.lattices import Lattice, Shell
 from latticezoo.symmetry.tasks import Task
 from latticezoo.zoo.base import ZooModel
 from latticezoo.zoo.layers.activations import activation, gain
 from latticezoo.zoo.layers.graph import TILE, NeighbourLinear, bag_table, bags_serve, tiles
 from latticezoo.zoo.layers.scalars import join_scalars, scalar_channels, split_scalars
+from latticezoo.zoo.layers.spin_graph import SpinGraph
+from latticezoo.zoo.layers.spin_tasks import maps_spins
 from latticezoo.zoo.registry import register
 
 
@@ -116,15 +118,21 @@ def _head(array: Tensor, rows: int, width: int) -> Tensor:
 
 @register("gcn")
 class GCN(ZooModel):
-    """Graph convolutional network with direct output (GNN force-field paper, section IV).
+    r"""Graph convolutional network with direct output (GNN force-field paper, section IV).
 
     Sites are nodes, nearest-neighbour bonds are edges. One matrix for the site and one shared by
     all its neighbours make every layer commute with the whole space group of any lattice. It
-    carries scalars alone.
+    carries scalars.
+
+    It also maps unit vectors to fields perpendicular to them: sites then send each other what they
+    make of the scalar products on their bonds, and the field is :math:`H_i = \sum_j A_{ij} S_j`
+    with an exchange :math:`A_{ij}` that depends on the surroundings
+    (:class:`~latticezoo.zoo.layers.spin_graph.SpinGraph`).
 
     Presets:
         ``compact``: seven layers of width 48 with residual blocks, SiLU, neighbour mean, and a
-        readout; 42,001 parameters for one scalar in and out; trains in minutes on one core.
+        readout; 42,001 parameters for one scalar in and out; trains in minutes on one core. On
+        spins this name stands for ``compact_spins``: three rounds of width 32.
         ``paper``: Table 2 of the paper, widths 128-512-1024-2048-1024-512-128, ReLU, 10,753,793
         parameters. The mean over neighbours is that of the authors' code; ``aggregation="sum"`` is
         the text's (Eq. 15), which stalls for a long time before it learns.
@@ -137,11 +145,13 @@ class GCN(ZooModel):
         activation: Nonlinearity: silu, relu, gelu, softplus or tanh.
         aggregation: ``"mean"`` or ``"sum"`` over the neighbours.
         residual: Whether layers add to their input; the widths must then be equal.
+        shells: Shells of neighbours that send messages between spins.
+        range_shells: Shells of neighbours whose spins make up the field.
         **training: Learning rate, optimizer, schedule: see
             :class:`~latticezoo.zoo.base.ZooModel`.
 
     Raises:
-        InputError: When the task has other than scalar site fields, or an option is wrong.
+        InputError: When the task has other fields, or an option is wrong.
     """
 
     presets: ClassVar = {
@@ -150,8 +160,11 @@ class GCN(ZooModel):
             "activation": "silu",
             "aggregation": "mean",
             "residual": True,
+            "shells": 2,
+            "range_shells": 8,
             "learning_rate": 4e-3,
         },
+        "compact_spins": {"widths": [32] * 3},
         "paper": {
             "widths": [128, 512, 1024, 2048, 1024, 512, 128],
             "activation": "relu",
@@ -170,16 +183,20 @@ class GCN(ZooModel):
         activation: str | None = None,
         aggregation: str | None = None,
         residual: bool | None = None,
+        shells: int | None = None,
+        range_shells: int | None = None,
         **training: Any,
     ) -> None:
         super().__init__(
             task,
-            preset=preset,
+            preset=_preset_for(Task.from_dict(task), preset),
             architecture={
                 "widths": widths,
                 "activation": activation,
                 "aggregation": aggregation,
                 "residual": residual,
+                "shells": shells,
+                "range_shells": range_shells,
             },
             **training,
         )
@@ -189,6 +206,20 @@ class GCN(ZooModel):
             raise InputError(f"widths of gcn must be positive numbers, not {chosen}.")
         if options["residual"] and len(set(chosen)) > 1:
             raise InputError(f"a residual gcn needs equal widths, not {chosen}.")
+        self.network: GraphNetwork | SpinGraph
+        if maps_spins(self.task):
+            # Scalar products are even where spins are odd, and S times them is as odd as S.
+            self.built_in_flips = frozenset(self.task.flips)
+            self.network = SpinGraph(
+                self.task.family,
+                chosen,
+                options["shells"],
+                options["range_shells"],
+                options["activation"],
+                options["aggregation"],
+                options["residual"],
+            )
+            return
         self.network = GraphNetwork(
             scalar_channels(self, self.task.inputs),
             chosen,
@@ -201,10 +232,27 @@ class GCN(ZooModel):
 
     def predict(self, fields: dict[str, Tensor], lattice: Lattice) -> dict[str, Tensor]:
         """Map standardized inputs to standardized targets."""
+        if isinstance(self.network, SpinGraph):
+            spins, target = fields[self.task.inputs[0].name], self.task.targets[0].name
+            return {target: self.network.fields(spins, lattice)}
         found = self.network(join_scalars(fields, self.task.inputs), lattice)
         return split_scalars(found, self.task.targets, lattice)
 
     @property
+    def required_shells(self) -> tuple[Shell, ...]:
+        """Nearest neighbours, or all that the spins look at."""
+        if isinstance(self.network, SpinGraph):
+            return self.network.shells
+        return super().required_shells
+
+    @property
     def receptive_radius(self) -> float:
-        """One bond length a layer."""
+        """One bond length a layer, or what the rounds of messages and the range see together."""
+        if isinstance(self.network, SpinGraph):
+            return self.network.radius
         return float(len(self.options["widths"]) + 1)
+
+
+def _preset_for(task: Task, preset: str) -> str:
+    """The preset that a name stands for on spins."""
+    return "compact_spins" if preset == "compact" and maps_spins(task) else preset

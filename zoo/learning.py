@@ -124,8 +124,13 @@ class Learner(LightningModule):
         """Predictions that the loss of training compares with the targets."""
         return self(batch["fields"], batch["lattice"])
 
+    def augmented(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What a training step sees of a batch: the batch itself."""
+        return batch
+
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """Lightning hook: the loss of a batch, logged as ``train/loss``."""
+        batch = self.augmented(batch)
         loss = self.loss(self.training_outputs(batch), batch)
         size = batch_size(batch)
         self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)

@@ -56,6 +56,11 @@ MEMBERS: dict[str, Member] = {
         "LatticeENN",
         "irreps of the site group as features, any field on any lattice, direct or by energy",
     ),
+    "spin_cnn": Member(
+        "latticezoo.zoo.spin_cnn",
+        "SpinCNN",
+        "plain convolutions on spins; learns the symmetry from turned examples",
+    ),
     "steerable_cnn": Member(
         "latticezoo.zoo.steerable_cnn",
         "SteerableCNN",

@@ -5,35 +5,41 @@ import importlib.util
 import pytest
 import torch
 
+from latticezoo.symmetry.elements import SymmetryGroup
 from latticezoo.symmetry.errors import InputError
 from latticezoo.symmetry.fields import Field
 from latticezoo.symmetry.lattices import square
 from latticezoo.symmetry.tasks import Task
-from latticezoo.symmetry.testing import TOLERANCES
-from latticezoo.zoo import create_model, list_models
+from latticezoo.symmetry.testing import TOLERANCES, equivariance_error
+from latticezoo.zoo import create_model, list_models, model_class
 from latticezoo.zoo.base import ZooModel
 from latticezoo.zoo.exactness import TASKS, carried, measure, smallest_lattice, train_a_little
 from latticezoo.zoo.registry import MEMBERS
 
 #: Small forms for speed; a network without one is tried as it is by default.
 SMALL = {
-    "descriptor_mlp": {"shells": 1, "widths": [8, 8]},
-    "energy_gnn": {"widths": [8]},
-    "gcn": {"widths": [8, 8]},
+    "descriptor_mlp": {"shells": 1, "widths": [8, 8], "bond_radius": 1.5, "pair_radius": 1.5},
+    "energy_gnn": {"widths": [8], "shells": 1, "range_shells": 1},
+    "gcn": {"widths": [8, 8], "shells": 1, "range_shells": 1},
     "lattice_enn": {"width": 8, "blocks": 1, "shells": 1}
     | {"embedding_shells": 1, "readout_shells": 1},
+    "spin_cnn": {"channels": 8, "blocks": 1},
     "steerable_cnn": {"copies": 1, "layers": 1},
 }
 NEEDS = {"steerable_cnn": "escnn"}
+#: The one that learns the symmetry instead of having it, and says so.
+LEARNED = {"spin_cnn"}
+SPINS = {task.name for task in TASKS if task.internal}
 #: What a network says it cannot carry; everything else it must carry exactly.
 REFUSED = {
     *(("gcn", task.name) for task in TASKS if task.inputs[0].point != "A1"),
-    *(("steerable_cnn", task.name) for task in TASKS if task.family != "square"),
+    *(("spin_cnn", task.name) for task in TASKS if not task.internal),
+    *(("steerable_cnn", task.name) for task in TASKS if task.family != "square" or task.internal),
 }
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
-@pytest.mark.parametrize("name", sorted(MEMBERS))
+@pytest.mark.parametrize("name", sorted({*MEMBERS} - LEARNED))
 def test_every_network_respects_every_group_element(name, task):
     if name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None:
         pytest.skip(f"{NEEDS[name]} is not installed")
@@ -43,19 +49,34 @@ def test_every_network_respects_every_group_element(name, task):
             create_model(name, task, **options)
         return
     found = measure(name, task, steps=3, **options)
-    assert found.elements == len(task.symmetry(found.lattice))
+    rotations = 16 if task.internal else 0
+    assert found.elements == len(task.symmetry(found.lattice)) + rotations
     for (dtype, trained), report in found.errors.items():
-        assert report.exhaustive
+        assert report.exhaustive == (not rotations)
         assert report.error <= TOLERANCES[getattr(torch, dtype)], (dtype, trained, str(report))
 
 
+def test_networks_that_learn_the_symmetry_are_named_and_found_out():
+    """Their error is that of a network without symmetry, but translations are exact."""
+    assert {name for name in MEMBERS if not model_class(name).equivariant} == LEARNED
+    for name in LEARNED:
+        for task in carried(name, **SMALL[name]):
+            found = measure(name, task, steps=3, **SMALL[name])
+            assert all(report.error > 0.01 for report in found.errors.values()), str(found)
+            network = create_model(name, task, **SMALL[name]).double()
+            translations = SymmetryGroup(found.lattice, point_operations=(0,))
+            report = equivariance_error(network, task, found.lattice, group=translations)
+            assert report.error <= TOLERANCES[torch.float64], str(report)
+
+
 def test_what_the_networks_carry():
-    """The equivariant network carries everything, the graph convolution scalars alone."""
+    """The equivariant network carries everything, the graph convolution scalars and spins."""
     names = {task.name for task in TASKS}
     for model in ("lattice_enn", "energy_gnn", "descriptor_mlp"):
         assert {task.name for task in carried(model, **SMALL[model])} == names
     scalars = {name for name in names if name.endswith("scalar")}
-    assert {task.name for task in carried("gcn", **SMALL["gcn"])} == scalars
+    assert {task.name for task in carried("gcn", **SMALL["gcn"])} == scalars | SPINS
+    assert {task.name for task in carried("spin_cnn", **SMALL["spin_cnn"])} == SPINS
     assert set(MEMBERS) <= set(list_models())
 
 
