@@ -66,7 +66,7 @@ def run(plan: Plan, field: Any, given: argparse.Namespace) -> Result:
     ]
     return simulate(
         field,
-        plan.langevin(),
+        plan.integrator(),
         plan.state(),
         plan.steps,
         lattice=plan.lattice,
@@ -175,7 +175,7 @@ def report(
         "benchmark": "domain_growth",
         "model": plan.model,
         "system": {"system": system.name, **system.parameters},
-        "bath_temperature": plan.langevin().temperature,
+        "bath_temperature": plan.integrator().temperature,
         "electron_temperature": system.temperature,
         "lattice": str(plan.lattice),
         "replicas": plan.replicas,

@@ -38,7 +38,7 @@ from latticezoo.training.simulate_command import Plan, with_workers
 def thermalized(plan: Plan, steps: int) -> tuple[State, float]:
     """States after a quench with exact forces and strong friction; their kinetic temperature."""
     system: Any = plan.system
-    bath = replace(plan.langevin(), damping=system.mass / plan.time_unit)
+    bath = replace(plan.integrator(), damping=system.mass / plan.time_unit)
     result = simulate(
         with_workers(system, plan.replicas),
         bath,

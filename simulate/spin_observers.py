@@ -84,8 +84,12 @@ class PeakOrder(SpinObserver):
         super().__post_init__()
         if self.peaks is None:
             observables.six_peaks(self.wave_number)  # raises for a length that is none
-        elif not all(isinstance(peak, tuple | list) for peak in self.peaks):
-            raise InputError(f"peaks are {self.peaks!r}; they must be lists of numbers.")
+            return
+        try:
+            plain = tuple(tuple(float(x) for x in peak) for peak in self.peaks)
+        except (TypeError, ValueError):
+            raise InputError(f"peaks are {self.peaks!r}; they must be lists of numbers.") from None
+        object.__setattr__(self, "peaks", plain)
 
     def measure(self, snapshot: Snapshot) -> Tensor:
         return observables.peak_order(

@@ -73,3 +73,25 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         else:
             merged[key] = value
     return merged
+
+
+def bath_temperature(given: Any) -> Any:
+    """A temperature, or a ramp given as pairs (step, temperature); None stays None.
+
+    Raises:
+        InputError: For anything else, or a value out of range.
+    """
+    from latticezoo.simulate.dynamics.schedule import Ramp
+
+    if not isinstance(given, list | tuple):
+        return convert(given, float, "temperature")
+    if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in given):
+        raise InputError(
+            f"temperature is {given!r}; it must be a number, or a ramp of pairs [step, "
+            "temperature]."
+        )
+    points = [
+        (convert(step, int, "a step of the ramp"), convert(value, float, "temperature of the ramp"))
+        for step, value in given
+    ]
+    return Ramp(tuple(points))

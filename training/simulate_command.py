@@ -1,4 +1,4 @@
-"""Run Langevin dynamics with a network, or with the exact solver, and analyse it.
+"""Run dynamics with a network, or with the exact solver, and analyse it.
 
 Settings come from a YAML file (quench.yaml is one that comes with the library) and from options,
 which win; values inside a section have dots:
@@ -6,7 +6,9 @@ which win; values inside a section have dots:
   latticezoo simulate quench.yaml --model gcn.holstein_weak
   latticezoo simulate quench.yaml --model exact --lattice 16 --replicas 8 --steps 400
   latticezoo simulate quench.yaml --model runs/my-run --dynamics.dt 0.05
+  latticezoo simulate spin_quench.yaml --system heisenberg_triangular --lattice 24
 
+Displacements move by Langevin dynamics, spins by Landau–Lifshitz–Gilbert dynamics (name: llg).
 --model is "exact", the name of pretrained weights, a checkpoint, or a run folder. The folder --out
 receives the trajectory (HDF5), a summary (JSON) and pictures. Where the model is an ensemble, the
 spread of its forces (rms and largest) is recorded along the run. The same command goes on with a
@@ -17,15 +19,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latticezoo.symmetry.errors import InputError, unknown
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from latticezoo.simulate.forcefield import System
     from latticezoo.simulate.run import Result
     from latticezoo.simulate.state import State
@@ -37,6 +37,7 @@ _SETTINGS: dict[str, type] = {
     "model": str,
     "initial": dict,
     "dynamics": dict,
+    "observers": object,
     "steps": int,
     "replicas": int,
     "seed": int,
@@ -56,19 +57,13 @@ _OPTIONS = (
     "frame_every",
     "device",
 )
-_INITIAL: dict[str, dict[str, type]] = {
-    "random": {"amplitude": float, "distribution": str},
-    "staggered": {"amplitude": float, "noise": float},
-    "thermal": {"temperature": float},
-}
-_DYNAMICS: dict[str, type] = {"name": str, "dt": float, "temperature": object, "damping": float}
 _CHECKPOINT: dict[str, type] = {"every_steps": int, "every_seconds": float}
 _DEFAULTS: dict[str, Any] = {
     "system": "holstein_weak",
     "lattice": "square(16, 16)",
     "model": "exact",
     "initial": {"kind": "random"},
-    "dynamics": {"name": "langevin"},
+    "dynamics": {},
     "steps": 1000,
     "replicas": 1,
     "seed": 0,
@@ -98,7 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def dotted_heads() -> tuple[str, ...]:
     """Sections of the settings whose values are options too."""
-    return ("system", "initial", "dynamics", "checkpoint")
+    return ("system", "initial", "dynamics", "observers", "checkpoint")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -116,6 +111,8 @@ def run(arguments: argparse.Namespace) -> int:
         options["system"] = arguments.system_name
     if arguments.temperature is not None:
         dotted = merge(dotted, {"dynamics": {"temperature": arguments.temperature}})
+    if str(options.get("lattice")).isdigit():
+        options["lattice"] = _resized(given.get("lattice"), options["lattice"])
     if "system" in dotted and isinstance(given.get("system"), str):
         given["system"] = {"name": given["system"]}
     plan = Plan.make(merge(merge(given, options), dotted))
@@ -145,6 +142,7 @@ class Plan:
         device: Where to compute.
         batch_replicas: Evaluate all replicas in one call: faster on a GPU, but a replica's last
             bits then depend on the others of the batch.
+        extra_observers: Observers of spins beside those that are always there, with their options.
     """
 
     system: System
@@ -160,6 +158,7 @@ class Plan:
     checkpoint: dict[str, Any]
     device: str
     batch_replicas: bool | None = None
+    extra_observers: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def make(cls, given: Mapping[str, Any]) -> Plan:
@@ -168,28 +167,33 @@ class Plan:
         Raises:
             InputError: For an unknown key (with the nearest one), or a value out of range.
         """
-        from latticezoo.training.settings import convert, merge, section
+        from latticezoo.training.settings import bath_temperature, merge, section
 
         values = merge(_DEFAULTS, section(given, "the settings", _SETTINGS))
+        system = _system(values["system"])
+        runs = _kind_of_run(system)
         initial = dict(values["initial"])
         kind = initial.pop("kind", "random")
-        if kind not in _INITIAL:
-            raise unknown("kind of initial state", kind, _INITIAL)
-        dynamics = section(values["dynamics"], "dynamics", _DYNAMICS)
-        if dynamics["name"] != "langevin":
-            raise unknown("dynamics", dynamics["name"], ["langevin"])
-        if dynamics.get("temperature") is not None:
-            dynamics["temperature"] = convert(dynamics["temperature"], float, "temperature")
+        if kind not in runs.INITIAL:
+            raise unknown("kind of initial state", kind, runs.INITIAL)
+        dynamics = {"name": runs.NAME, **values["dynamics"]}
+        if dynamics["name"] != runs.NAME:
+            raise unknown(f"dynamics of system {system.name!r}", dynamics["name"], [runs.NAME])
+        dynamics = section(dynamics, "dynamics", runs.DYNAMICS)
+        bath_temperature(dynamics.get("temperature"))  # raises before anything is built
         for name in ("steps", "replicas", "sample_every", "frame_every"):
             if values[name] < 1:
                 raise InputError(f"{name} is {values[name]}; it must be at least 1.")
         if values["seed"] < 0:
             raise InputError(f"seed is {values['seed']}; it must be 0 or more.")
         return cls(
-            system=_system(values["system"]),
-            lattice=_lattice(values["lattice"], given),
+            system=system,
+            lattice=_lattice(values["lattice"]),
             model=values["model"],
-            initial={"kind": kind, **section(initial, f"the {kind} initial state", _INITIAL[kind])},
+            initial={
+                "kind": kind,
+                **section(initial, f"the {kind} initial state", runs.INITIAL[kind]),
+            },
             dynamics=dynamics,
             steps=values["steps"],
             replicas=values["replicas"],
@@ -199,6 +203,7 @@ class Plan:
             checkpoint=section(values.get("checkpoint"), "checkpoint", _CHECKPOINT),
             device=values["device"],
             batch_replicas=values["batch_replicas"],
+            extra_observers=runs.observer_options(values.get("observers") or []),
         )
 
     def run(self, out: Path) -> list[Path]:
@@ -207,11 +212,10 @@ class Plan:
         Raises:
             InputError: When the folder holds another simulation, or the parts do not fit together.
         """
-        from latticezoo.training.pictures import simulation_pictures
         from latticezoo.training.runs import write_json
 
         result = self.simulate(out)
-        pictures = simulation_pictures(out, self, {self.label: result})
+        pictures = self._runs.pictures(out, self, result)
         summary = write_json(out / "summary.json", self.summary(result))
         return [out / "trajectory.h5", summary, *pictures]
 
@@ -235,7 +239,7 @@ class Plan:
         with suited_threads(work(network, self.lattice.n_sites) if network is not None else 0):
             return simulate(
                 driver,
-                self.langevin(),
+                self.integrator(),
                 self.state(),
                 self.steps,
                 lattice=self.lattice,
@@ -249,6 +253,11 @@ class Plan:
     def label(self) -> str:
         """Name of what drives the run, for legends."""
         return self.model if self.model == "exact" else Path(self.model).name
+
+    @property
+    def _runs(self) -> Any:
+        """What differs between displacements and spins."""
+        return _kind_of_run(self.system)
 
     @property
     def time_unit(self) -> float:
@@ -278,82 +287,25 @@ class Plan:
         return self.system.learned(network)
 
     def state(self) -> State:
-        """The starting state, amplitudes in the system's unit of displacement."""
-        from latticezoo.simulate import initial as states
+        """The starting state."""
+        return self._runs.state(self)
 
-        options = {k: v for k, v in self.initial.items() if k != "kind" and v is not None}
-        unit = float(getattr(self.system, "Q0", 1.0))
-        weights = self.system.start_weights
-        if self.initial["kind"] == "thermal":
-            stiffness = float(getattr(self.system, "k", 1.0))
-            options = {"temperature": 1.0, **options, "stiffness": stiffness, "mass": self._mass}
-            options["channels"] = len(weights)
-        elif self.initial["kind"] == "random":
-            amplitude = options.get("amplitude", 1.0) * unit
-            options["amplitude"] = [amplitude * weight for weight in weights]
-        else:
-            options["amplitude"] = options.get("amplitude", 1.0) * unit
-            if "noise" in options:
-                options["noise"] *= unit
-        make = getattr(states, self.initial["kind"])
-        return make(self.lattice, self.replicas, seed=self.seed, **options).to(self.device)
-
-    @property
-    def _mass(self) -> float:
-        (mass,) = self.system.masses.values()
-        return mass
-
-    def langevin(self) -> Any:
-        """The dynamics, dt and damping from natural units to those of the system."""
-        from latticezoo.simulate.dynamics.langevin import Langevin
-
-        system: Any = self.system
-        given = self.dynamics
-        damping = given.get("damping")
-        temperature = given.get("temperature")
-        return Langevin(
-            dt=given.get("dt", 0.1) * self.time_unit,
-            temperature=system.temperature if temperature is None else temperature,
-            damping=system.damping if damping is None else damping * self._mass / self.time_unit,
-            mass=self._mass,
-        )
+    def integrator(self) -> Any:
+        """The dynamics, parameters from natural units to those of the system."""
+        return self._runs.dynamics(self)
 
     def observers(self, driver: Any = None) -> list[Any]:
-        """Order, its correlation, kinetic temperature; maps of the order with the frames.
+        """What is measured on the way.
 
         Args:
             driver: What drives the run; where it is an ensemble, its uncertainty is recorded too.
         """
-        from latticezoo.simulate.observers import (
-            CorrelationFunction,
-            ForceSpread,
-            KineticTemperature,
-            OrderParameter,
-        )
-        from latticezoo.training.pictures import LocalOrder
-
-        self.lattice.stagger  # noqa: B018 - raises where the lattice holds no staggered order
-        source = self.system.order_source
-        return [
-            OrderParameter(self.sample_every, source=source),
-            CorrelationFunction(self.sample_every, source=source),
-            KineticTemperature(self.sample_every),
-            LocalOrder(self.frame_every, source=source),
-            *([ForceSpread(self.sample_every)] if hasattr(driver, "force_spread") else []),
-        ]
+        return list(self._runs.observers(self, driver))
 
     def summary(self, result: Result) -> dict[str, Any]:
         """What the run was and what came out, plain values."""
-        import numpy as np
-
-        from latticezoo.training.analysis import correlation_lengths
         from latticezoo.training.runs import hardware, versions
 
-        order = result.observers["order_parameter"]
-        local = result.observers["local_order"]
-        kinetic = result.observers["kinetic_temperature"]
-        length = correlation_lengths(local.values, self.lattice)
-        half = len(kinetic.values) // 2
         return {
             "system": {"system": self.system.name, **getattr(self.system, "parameters", {})},
             "lattice": str(self.lattice),
@@ -364,18 +316,8 @@ class Plan:
             "replicas": self.replicas,
             "seed": self.seed,
             "time_unit": self.time_unit,
-            "final": {
-                "time": float(result.state.time / self.time_unit),
-                "order_parameter": order.values[-1].tolist(),
-                "mean_absolute_order_parameter": float(np.abs(order.values[-1]).mean()),
-                "kinetic_temperature_second_half": float(kinetic.values[half:].mean()),
-            },
+            **self._runs.summary(self, result),
             **_spread_summary(result),
-            "correlation_length": {
-                "times": (local.times / self.time_unit).tolist(),
-                "mean": _plain(length.mean),
-                "standard_error": _plain(length.error),
-            },
             "hardware": hardware(),
             "versions": versions(),
         }
@@ -395,10 +337,6 @@ def _spread_summary(result: Result) -> dict[str, Any]:
     }
 
 
-def _plain(values: np.ndarray) -> list[float | None]:
-    return [float(v) if v == v else None for v in values]
-
-
 def _system(given: Any) -> System:
     from latticezoo.simulate.systems import create_system
 
@@ -409,12 +347,27 @@ def _system(given: Any) -> System:
     return create_system(**given)
 
 
-def _lattice(given: Any, settings: Mapping[str, Any]) -> Lattice:
+def _lattice(given: Any) -> Lattice:
     from latticezoo.symmetry.lattices import Lattice
 
     if isinstance(given, int) or str(given).isdigit():
         given = f"square({given})"
     return Lattice.parse(str(given))
+
+
+def _resized(before: Any, size: str) -> str:
+    """Another size of the lattice that the settings name."""
+    if before is None or isinstance(before, int) or str(before).isdigit():
+        return size
+    return f"{_lattice(before).family}({size})"
+
+
+def _kind_of_run(system: System) -> Any:
+    """The module that knows how such a system is simulated."""
+    from latticezoo.simulate.systems.spin_system import SpinSystem
+    from latticezoo.training import displacement_runs, spin_runs
+
+    return spin_runs if isinstance(system, SpinSystem) else displacement_runs
 
 
 def with_workers(system: Any, replicas: int) -> Any:
