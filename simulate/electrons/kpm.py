@@ -198,22 +198,24 @@ def expansion_order(function: Callable[[Array], Array], window: Window, error: f
     )
 
 
-def fermi_order(temperature: float, window: Window, error: float) -> int:
-    """Order at which Fermi function and free energy are within ``error``, for any μ.
+def fermi_order(temperature: float, window: Window, error: float, mu: float | None = None) -> int:
+    """Order at which Fermi function and free energy are within ``error``.
 
     Their singularities lie at ε = μ ± iπT, nearest to the real axis in the sense of the Chebyshev
-    series when μ is at the middle of the window: M ≈ ln(1/error) · a/(πT).
+    series when μ is at the middle of the window: M ≈ ln(1/error) · a/(πT). At a distance x·a from
+    the middle the order is smaller by √(1 − x²).
 
     Args:
         temperature: T > 0.
         window: Holds the spectrum.
         error: Largest error of an occupation, and of the free energy per state in units of t.
+        mu: Chemical potential, where it is known; when None, the order serves every μ.
     """
     if not (temperature > 0 and math.isfinite(temperature)):
         raise InputError(
             f"temperature is {temperature}; Chebyshev expansions without kernel need T > 0."
         )
-    fermi, free = thermal_functions(temperature, window.centre)
+    fermi, free = thermal_functions(temperature, window.centre if mu is None else mu)
     return max(expansion_order(fermi, window, error), expansion_order(free, window, error))
 
 

@@ -121,9 +121,9 @@ def _average(
             parts.append(
                 _averages(levels, vectors, states, replace(filling, occupations=occupations))
             )
-    density = sum(part.density for part in parts) / count
-    site_density = sum(part.site_density for part in parts) / count
-    return Solution(filling.shared(count), every, density, None, site_density)
+    density = np.add.reduce([part.density for part in parts]) / count
+    own = [part.site_density for part in parts if part.site_density is not None]
+    return Solution(filling.shared(count), every, density, None, np.add.reduce(own) / count)
 
 
 def _copies(h: Array | sparse.csr_array, dtype: Any, count: int) -> Iterator[Array]:

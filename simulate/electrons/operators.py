@@ -86,7 +86,8 @@ class Operator:
         matrix = _tensor(h)
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise InputError(f"a Hamiltonian has shape [N, N], not {list(matrix.shape)}.")
-        values = matrix.values() if matrix.layout != torch.strided else matrix
+        # A copy: torch cannot take the real part of the values of a complex CSR tensor.
+        values = matrix.values().clone() if matrix.layout != torch.strided else matrix
         if not bool(values.isfinite().all()):
             raise InputError("the Hamiltonian holds NaN or infinite values.")
         return cls(matrix.matmul, matrix.shape[0], matrix.dtype, matrix.device)
@@ -142,7 +143,7 @@ def _gershgorin(matrix: Tensor) -> tuple[float, float]:
         size = matrix.shape[0]
         counts = matrix.crow_indices().diff()
         rows = torch.repeat_interleave(torch.arange(size, device=matrix.device), counts)
-        columns, values = matrix.col_indices(), matrix.values()
+        columns, values = matrix.col_indices(), matrix.values().clone()
         sums = values.real.new_zeros(size).index_add_(0, rows, values.abs())
         on = rows == columns
         diagonal = values.real.new_zeros(size).index_add_(0, rows[on], values.real[on])

@@ -120,7 +120,7 @@ def spin_state(
                 check_window(spin_operator(hopping, row), span)
     if order is None:
         # Half for the series, half for the shift of μ that its error brings.
-        order = fermi_order(temperature, span, error if n_electrons is None else 0.5 * error)
+        order = fermi_order(temperature, span, error if mu is not None else 0.5 * error, mu)
     problem = Problem(
         tuple(hoppings), float(temperature), n_electrons, mu, span, order, n_random, spacing, seed
     )

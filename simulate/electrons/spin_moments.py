@@ -23,8 +23,8 @@ from latticezoo.simulate.electrons.spin_products import Product
 Array = NDArray[np.float64]
 
 #: Bytes of a block of vectors: it stays in the cache of a CPU, and fills a GPU.
-_BLOCK = {"cpu": 2.4e6, "other": 256e6}
-_LEAST = 64  # vectors in a block: shorter rows gather slowly
+_BLOCK = {"cpu": 3.6e6, "other": 256e6}
+_LEAST = 96  # vectors in a block: shorter rows gather slowly
 
 
 @dataclass(frozen=True)
@@ -124,14 +124,15 @@ def _block_moments(
     number = torch.arange(count, device=sites.device)
     start[sites, :, 0, number] = 1
     start[sites, :, 2, count + number] = 1
-    work = torch.empty_like(start)
+    work, half = torch.empty_like(start), torch.empty_like(start[..., :count])
+    quarter = torch.empty_like(half[:, :, :2])
 
     def blocks(left: Tensor, right: Tensor) -> Tensor:
         squares = torch.mul(left, right, out=work).sum((0, 2))  # [B, 2 · count]
         up, down = left[..., :count], right[..., count:]
-        real = (up * down).sum((0, 2))
-        imag = (up[:, :, 0::2] * down[:, :, 1::2]).sum((0, 2))
-        imag -= (up[:, :, 1::2] * down[:, :, 0::2]).sum((0, 2))
+        real = torch.mul(up, down, out=half).sum((0, 2))
+        imag = torch.mul(up[:, :, 0::2], down[:, :, 1::2], out=quarter).sum((0, 2))
+        imag -= torch.mul(up[:, :, 1::2], down[:, :, 0::2], out=quarter).sum((0, 2))
         one, two = squares[:, :count], squares[:, count:]
         return torch.stack((one + two, 2 * real, -2 * imag, one - two), -1)
 

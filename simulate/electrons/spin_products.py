@@ -14,6 +14,9 @@ from torch import Tensor
 from latticezoo.simulate.electrons.operators import Operator, Window
 from latticezoo.simulate.electrons.shell_hopping import ShellHopping
 
+#: Bytes of the part of a block of vectors that a CPU does at once.
+_SLAB = 8e5
+
 
 class Product:
     """Products of x = (h − b)/a with vectors ``[N + H, B, 4, R]``.
@@ -62,27 +65,45 @@ class Product:
 
     def __call__(self, vectors: Tensor, old: Tensor | None = None) -> Tensor:
         """x·v; or 2x·v − old, which takes the memory of ``old``."""
-        _, batch, parts, count = vectors.shape
         factor = 1.0 if old is None else 2.0
-        shape = (self.sites * batch, parts, count)
-        here = vectors[: self.sites].view(shape)
+        result = torch.empty_like(vectors) if old is None else old
+        rows = vectors.view(len(vectors), -1)
+        step = self._slab(vectors)
+        for start in range(0, self.sites, step):
+            here = slice(start, min(start + step, self.sites))
+            image = self._image(vectors, rows, here, factor)
+            if old is None:
+                result[here] = image
+            else:
+                torch.sub(image, old[here], out=result[here])
+        self._copy(result)
+        return result
+
+    def _slab(self, vectors: Tensor) -> int:
+        """Sites that are done together: all of them, or what stays in the cache of a CPU.
+
+        Intermediate arrays of some megabytes would also come from fresh memory each time, which
+        costs three times the arithmetic.
+        """
+        if vectors.device.type != "cpu":
+            return self.sites
+        return max(1, int(_SLAB / (8 * vectors[0].numel())))
+
+    def _image(self, vectors: Tensor, rows: Tensor, here: slice, factor: float) -> Tensor:
+        """``factor`` · x·v on some sites."""
+        _, batch, parts, count = vectors.shape
+        shape = (-1, parts, count)
+        onsite = self.onsite[here.start * batch : here.stop * batch]
+        own = vectors[here].view(shape)
         if not self.neighbours:
-            image = torch.bmm(self.onsite, here).mul_(factor)
+            image = torch.bmm(onsite, own).mul_(factor)
         else:
-            rows = vectors.view(len(vectors), -1)
-            gathered = _gather(self.neighbours[0], rows)
+            gathered = _gather(self.neighbours[0][here], rows)
             for table, weight in zip(self.neighbours[1:], self.weights[1:], strict=True):
-                gathered.add_(_gather(table, rows), alpha=weight / self.weights[0])
+                gathered.add_(_gather(table[here], rows), alpha=weight / self.weights[0])
             image = gathered.view(shape)
-            image.baddbmm_(
-                self.onsite, here, beta=factor * self.scale * self.weights[0], alpha=factor
-            )
-        image = image.view(self.sites, batch, parts, count)
-        if old is None:
-            return self.buffer(image)
-        torch.sub(image, old[: self.sites], out=old[: self.sites])
-        self._copy(old)
-        return old
+            image.baddbmm_(onsite, own, beta=factor * self.scale * self.weights[0], alpha=factor)
+        return image.view(-1, batch, parts, count)
 
 
 def _gather(table: Tensor, rows: Tensor) -> Tensor:

@@ -201,9 +201,9 @@ class SDMagnet(SpinSystem):
         """−g S·σ, ``[…, 2, 2]`` complex128, for spins ``[…, 3]``."""
         x, y, z = (-self.coupling * spins.double()).unbind(-1)
         zero = torch.zeros_like(z)
-        rows = (torch.complex(z, zero), torch.complex(x, -y))
-        rows += (torch.complex(x, y), torch.complex(-z, zero))
-        return torch.stack(rows, -1).unflatten(-1, (2, 2))
+        up = torch.stack((torch.complex(z, zero), torch.complex(x, -y)), -1)
+        down = torch.stack((torch.complex(x, y), torch.complex(-z, zero)), -1)
+        return torch.stack((up, down), -2)
 
     def electrons(self, spins: Tensor, lattice: Lattice) -> Electrons:
         """Thermal averages of the electrons at given unit vectors ``[B, N, 3]``."""

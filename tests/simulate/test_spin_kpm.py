@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from latticezoo.simulate.electrons.diagonalize import averaged_state
-from latticezoo.simulate.electrons.operators import Window
+from latticezoo.simulate.electrons.operators import Operator, Window, spectral_window
 from latticezoo.simulate.electrons.shell_hopping import ShellHopping, twist_grid
 from latticezoo.simulate.electrons.spin_kpm import charge_spin, spin_state, strict_window
 from latticezoo.simulate.electrons.spin_products import spin_operator
@@ -83,6 +83,18 @@ def test_a_torus_too_small_for_a_shell_is_refused():
         ShellHopping(triangular(4), AMPLITUDES)
     with pytest.raises(InputError, match="needs 2 numbers"):
         ShellHopping(square(4), (1.0,), (0.5,))
+
+
+def test_complex_sparse_matrices_are_operators():
+    hopping = ShellHopping(LATTICE, AMPLITUDES, (0.1, 0.2))
+    blocks = random_blocks(LATTICE)[0]
+    whole = whole_matrix(hopping, blocks)
+    operator = Operator.of(sparse.csr_array(whole))
+    vectors = torch.randn(72, 3, dtype=torch.complex128)
+    expected = spin_operator(hopping, blocks).product(vectors)
+    assert (operator.product(vectors) - expected).abs().max() < 1e-12
+    levels, window = np.linalg.eigvalsh(whole), spectral_window(sparse.csr_array(whole))
+    assert window.lower < levels[0] < levels[-1] < window.upper
 
 
 # ---- averages over twists by diagonalization ---------------------------------------------------
