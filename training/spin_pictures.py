@@ -114,7 +114,7 @@ def factor_map(path: PathLike, factor: np.ndarray, lattice: Lattice) -> Path:
 
     waves, index = _first_zone(lattice)
     values = np.maximum(factor.ravel()[index], 1e-3)
-    size = 3e4 / (lattice.n_sites + 100)  # about the area of a wave vector in the picture
+    size = 6e4 / (lattice.n_sites + 100)  # about the area of a wave vector in the picture
     with figure(path, figsize=(5.2, 4.4)) as (drawn, axes):
         ax = axes[0, 0]
         marks = ax.scatter(*waves.T, c=values, s=size, marker="h", norm=LogNorm(), lw=0)
