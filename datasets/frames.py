@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from latticezoo.datasets.labelled import LabelledData, Source
+from latticezoo.datasets.labelled import TRAJECTORY, LabelledData, Source
 from latticezoo.datasets.registry import Recipe, Unit, check_count
 from latticezoo.simulate.electrons.fermi import RESOLUTION
 from latticezoo.simulate.forcefield import System
@@ -175,6 +175,18 @@ class FramesRecipe(Recipe):
                 f"first_time {begin} and last_time {end} at dt {dt}."
             )
         return grid
+
+    def frame_columns(self, number: int, driven: bool = False) -> dict[str, torch.Tensor]:
+        """What a file says of the frames of one trajectory, a row for each."""
+        steps, (_, _, dt) = self.frame_steps(), self.times
+        return {
+            "kind": torch.full((self.frames,), TRAJECTORY),
+            "trajectory": torch.full((self.frames,), number),
+            "frame": torch.arange(self.frames),
+            "step": torch.tensor(steps),
+            "time": torch.tensor(steps, dtype=torch.float64) * dt,
+            "driven": torch.full((self.frames,), int(driven)),
+        }
 
     @property
     def stream_seed(self) -> int:

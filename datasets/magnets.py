@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from latticezoo.datasets.frames import FramesRecipe
-from latticezoo.datasets.labelled import RANDOM, TRAJECTORY, LabelledData
+from latticezoo.datasets.labelled import RANDOM, LabelledData
 from latticezoo.datasets.registry import Unit, check_count, recipe
 from latticezoo.datasets.torus import parse_lattice
 from latticezoo.simulate import spin_states
@@ -248,16 +248,7 @@ class ItinerantMagnet(FramesRecipe):
             state = dynamics.step(state, forces)
             if step in steps:
                 frames.append(state.fields["S"])
-        return self._labelled(
-            torch.cat(frames),
-            report,
-            kind=torch.full((self.frames,), TRAJECTORY),
-            trajectory=torch.full((self.frames,), unit.first),
-            frame=torch.arange(self.frames),
-            step=torch.tensor(steps),
-            time=torch.tensor(steps, dtype=torch.float64) * dt,
-            driven=torch.full((self.frames,), 0),
-        )
+        return self._labelled(torch.cat(frames), report, **self.frame_columns(unit.first))
 
     def _labelled(
         self, spins: torch.Tensor, report: Callable[[int], None], **columns: Any

@@ -24,7 +24,7 @@ import torch
 from latticezoo.datasets.driven import DrivenRecipe
 from latticezoo.datasets.driver import DriverError
 from latticezoo.datasets.frames import FramesRecipe
-from latticezoo.datasets.labelled import RANDOM, TRAJECTORY, LabelledData
+from latticezoo.datasets.labelled import RANDOM, LabelledData
 from latticezoo.datasets.registry import Unit
 from latticezoo.datasets.torus import parse_lattice, torus_task
 from latticezoo.simulate import initial
@@ -219,16 +219,8 @@ class QuenchRecipe(FramesRecipe, DrivenRecipe):
                 )
             if step in steps:
                 frames.append(state.fields["Q"])
-        return self._labelled(
-            torch.cat(frames),
-            report,
-            kind=torch.full((self.frames,), TRAJECTORY),
-            trajectory=torch.full((self.frames,), unit.first),
-            frame=torch.arange(self.frames),
-            step=torch.tensor(steps),
-            time=torch.tensor(steps, dtype=torch.float64) * dt,
-            driven=torch.full((self.frames,), int(driver is not None)),
-        )
+        columns = self.frame_columns(unit.first, driver is not None)
+        return self._labelled(torch.cat(frames), report, **columns)
 
     # ---- both ----------------------------------------------------------------------------------
 

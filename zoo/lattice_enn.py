@@ -326,35 +326,26 @@ class LatticeENN(EnergyModel):
         # Parities are part of the features, so the mean over the flips need not be taken.
         self.built_in_flips = frozenset(task.flips)
         order = self._family.site_group.order
-        functions = max(1, round(options["width"] / order))
+        common = {
+            "functions": max(1, round(options["width"] / order)),
+            "blocks": options["blocks"],
+            "embedding_shells": options["embedding_shells"],
+            "shells": options["shells"],
+            "readout_shells": options["readout_shells"],
+            "nonlinearity": options["activation"],
+        }
         if self._turns:
             return SpinNetwork(
                 task.inputs,
                 outputs,
                 task.family,
                 task.flips,
-                functions=functions,
-                blocks=options["blocks"],
-                embedding_shells=options["embedding_shells"],
-                shells=options["shells"],
-                readout_shells=options["readout_shells"],
                 range_shells=options["range_shells"],
                 largest=options["largest_l"],
-                nonlinearity=options["activation"],
+                **common,
             )
         if options["body"] == "regular":
-            return RegularNetwork(
-                task.inputs,
-                outputs,
-                task.family,
-                task.flips,
-                functions=functions,
-                blocks=options["blocks"],
-                embedding_shells=options["embedding_shells"],
-                shells=options["shells"],
-                readout_shells=options["readout_shells"],
-                nonlinearity=options["activation"],
-            )
+            return RegularNetwork(task.inputs, outputs, task.family, task.flips, **common)
         features = Features(task.family, options["features"])
         for field in outputs:
             missing = unreachable(
