@@ -8,8 +8,8 @@ thread. Three parts:
 
 * ``solvers``: seconds of processor time for the exact fields of one configuration by
   diagonalization and by kernel polynomials with exact traces at a requested 1e-6, the largest
-  deviation between them, and the side at which fits of the last two sizes, with the exponents 6 and
-  4 of their leading terms, would cross.
+  deviation between them, and the side at which they would cross when the costs grow from the
+  largest size on as L⁶ and L⁴.
 * ``throughput``: sites·moments per second of the Chebyshev recursion. One unit is one moment of one
   vector on one site, both spins, complex double: 32 bytes. Two moments come from one product, which
   at the very least reads two vectors and writes one: the limits are the measured copy bandwidths
@@ -86,7 +86,6 @@ def solvers(sizes: list[int], temperatures: list[float]) -> list[dict[str, Any]]
                 }
             )
             print(temperature, rows[-1], flush=True)
-        # t = a L⁶ and b L⁴ through the largest size.
         largest = rows[-1]
         crossing = largest["L"] * np.sqrt(largest["kpm_s"] / largest["diagonalization_s"])
         order = spin_state(

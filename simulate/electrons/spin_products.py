@@ -27,8 +27,10 @@ class Product:
     def __init__(self, hopping: ShellHopping, blocks: Tensor, window: Window) -> None:
         tables, device = hopping.tables(), blocks.device
         self.sites, self.scale = hopping.lattice.n_sites, 1 / window.half_width
-        self.neighbours = [torch.from_numpy(rows).to(device) for rows in tables.neighbours]
-        self.weights = tables.weights
+        # The largest weight in front: the others are given as shares of it.
+        order = sorted(range(len(tables.weights)), key=lambda s: -abs(tables.weights[s]))
+        self.neighbours = [torch.from_numpy(tables.neighbours[s]).to(device) for s in order]
+        self.weights = [tables.weights[s] for s in order]
         self.source = torch.from_numpy(tables.source).to(device)
         phases = torch.from_numpy(tables.phases).to(device)[:, None, None, None]
         self.cosines, self.sines = phases.real.contiguous(), phases.imag.contiguous()
