@@ -96,11 +96,12 @@ class SDMagnet(SpinSystem):
     can reverse.
 
     **Solvers.** ``diagonalize``: exact, cost N³. ``kpm``: Chebyshev expansion at T > 0 whose order
-    follows from T and ``error``. Every state of the lattice is a start vector, cost N²/T: at 1e-6 on
-    one thread, the skyrmion set crosses diagonalization near 37 × 37 at T = 0.05 and near 20 × 20 at
-    T = 0.2 (``benchmarks/spin_kpm.py``). Or ``n_random`` random vectors, cost N/T, for estimates
-    with a standard error (see :func:`~latticezoo.simulate.electrons.spin_kpm.spin_state`). With a
-    fixed seed the estimates are functions of S, but not exactly derivatives of each other.
+    follows from T and ``error``. Every state of the lattice is a start vector, cost N²/T: at 1e-6
+    on one thread, the skyrmion set crosses diagonalization near 37 × 37 at T = 0.05 and near
+    20 × 20 at T = 0.2 (``benchmarks/spin_kpm.py``). Or ``n_random`` random vectors, cost N/T, for
+    estimates with a standard error (see
+    :func:`~latticezoo.simulate.electrons.spin_kpm.spin_state`). With a fixed seed the estimates are
+    functions of S, but not exactly derivatives of each other.
 
     Attributes:
         J: Coupling, in the unit of ``convention``.
