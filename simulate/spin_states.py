@@ -333,8 +333,8 @@ def _state(
         if noise > 0:
             spins = spins + noise * normal(seed, replica, 0, spins.shape, "initial/S")
         drawn.append(spins / np.linalg.norm(spins, axis=-1, keepdims=True))
-    spins = torch.from_numpy(np.stack(drawn)).to(dtype=dtype, device=device)
-    return State({"S": spins}, replicas=numbers, seed=seed)
+    field = torch.from_numpy(np.stack(drawn)).to(dtype=dtype, device=device)
+    return State({"S": field}, replicas=numbers, seed=seed)
 
 
 def _finite(name: str, values: Sequence[float], count: int) -> Array:
