@@ -77,6 +77,9 @@ class LLG:
       step for the length, which changes nothing but rounding, keeps it at the last bit.
     * ``heun``: the predictor–corrector scheme with both states normalized.
 
+    Thermal averages are of first order in h for both: measured at B/T = 2, the mean cosine of a
+    spin to its field, .5373, comes out too large by 0.15 to 0.5 αTh, by scheme and form.
+
     Args:
         dt: Time step h, in units of 1/(|γ| × the unit of energy). h times the largest field should
             stay below some tenths.
