@@ -86,8 +86,8 @@ def _skyrmions(lattice: Lattice, draw: np.random.Generator) -> State:
 
 
 SETTINGS: dict[str, Setting] = {
-    "sd_tetrahedral": Setting("triangular", 0.5, 250.0, _tetrahedral),
-    "sd_120": Setting("triangular", 0.1, 60.0, _three_sublattice),
+    "sd_tetrahedral": Setting("triangular", 1.0, 250.0, _tetrahedral),
+    "sd_120": Setting("triangular", 0.25, 120.0, _three_sublattice),
     "sd_skyrmion": Setting("triangular", 4.0, 1000.0, _skyrmions),
     "sd_square": Setting("square", 0.4, 100.0, _neel),
 }
@@ -123,7 +123,7 @@ class ItinerantMagnet(FramesRecipe):
     J: float | None = None
     ordered_share: float = 0.5
     disturbed: int = 0
-    damping: float = 0.3
+    damping: float = 0.5
     bath_temperature: float = 0.0
     last_time: float | None = None
     dt: float | None = None

@@ -96,7 +96,7 @@ class SpinInvariants(ExactBuffers):
 
     Attributes:
         n_variables: Number of bonds and chiralities V.
-        copies: The decomposition into irreps.
+        copies: The decomposition into irreps, bonds in the trivial irrep first, then by dimension.
         shells: Shells of neighbours that are looked at, the site itself left out.
         feature_names: One text per feature.
 
@@ -110,6 +110,8 @@ class SpinInvariants(ExactBuffers):
     """
 
     _rows: Tensor
+    _weights: Tensor
+    _factors: Tensor
 
     def __init__(
         self,
@@ -149,14 +151,45 @@ class SpinInvariants(ExactBuffers):
         images = offset_permutations(self.group, self.shells)
         members = [(-1, k) for k in self._bonds]
         self.n_variables = len(members) + 2 * len(pairs)
-        self.copies = tuple(_decomposed(self.group, images, vectors, members, pairs))
-        references = [copies.rows.sum(0) / len(copies.rows) ** 0.5 for copies in self.copies]
-        blocks = [copies.rows.reshape(-1, self.n_variables) for copies in self.copies]
-        self.register_constant("_rows", np.concatenate([*blocks, *references]).T)
-        self._products = tuple(self._ties())
-        for number, (_, product) in enumerate(self._products):
-            self.register_constant(f"_product_{number}", product.tensor)
+        found = _decomposed(self.group, images, vectors, members, pairs)
+        # Bonds in the trivial irrep first, then by dimension.
+        plain = ("bond", self.group.trivial)
+        self.copies = tuple(sorted(found, key=lambda c: ((c.kind, c.name) != plain, c.dim)))
+        self._build()
         self.feature_names = tuple(self._names())
+
+    def _build(self) -> None:
+        """Tables of the features: all irreps of one dimension go through them together."""
+        blocks = [copies.rows.reshape(-1, self.n_variables) for copies in self.copies]
+        turning = self.copies[1:]
+        references = [copies.rows.sum(0) / len(copies.rows) ** 0.5 for copies in turning]
+        self.register_constant("_rows", np.concatenate([*blocks, *references]).T)
+        #: By dimension: its number of copies, and the reference of each of them.
+        self._groups = [
+            (dim, [len(c.rows) for c in turning if c.dim == dim])
+            for dim in sorted({copies.dim for copies in turning})
+        ]
+        for dim, numbers in self._groups:
+            own = np.repeat(np.arange(len(numbers)), numbers)
+            self.register_buffer(f"_own_{dim}", torch.from_numpy(own), persistent=False)
+        # Cubic invariants as sums of products of three components of the references.
+        starts, place = {}, 0
+        for copies in turning:
+            starts[copies.kind, copies.name] = place
+            place += copies.dim
+        factors, weights = [], []
+        self._products = tuple(self._ties())
+        for number, (kinds, product) in enumerate(self._products):
+            first = [starts[key] for key in zip(kinds, product.irreps, strict=True)]
+            for index in zip(*np.nonzero(np.abs(product.tensor) > _ROUNDING), strict=True):
+                factors.append([start + n for start, n in zip(first, index, strict=True)])
+                weights.append((number, float(product.tensor[index])))
+        table = np.zeros((len(weights), len(self._products)))
+        for term, (number, weight) in enumerate(weights):
+            table[term, number] = weight
+        self.register_constant("_weights", table)
+        chosen = torch.tensor(factors, dtype=torch.long).reshape(-1, 3).T.contiguous()
+        self.register_buffer("_factors", chosen, persistent=False)
 
     @property
     def n_features(self) -> int:
@@ -206,7 +239,13 @@ class SpinInvariants(ExactBuffers):
 
     def coefficients(self, spins: Tensor, lattice: Lattice) -> dict[tuple[str, str], Tensor]:
         """Irrep coefficients by kind and irrep, each ``[batch, sites, m, d]``."""
-        return self._decompose(spins, lattice)[0]
+        sizes = [copies.rows.shape[0] * copies.dim for copies in self.copies]
+        rows = self._rows[:, : sum(sizes)]
+        parts = (self.variables(spins, lattice) @ rows).split(sizes, dim=-1)
+        return {
+            (copies.kind, copies.name): part.unflatten(-1, (-1, copies.dim))
+            for part, copies in zip(parts, self.copies, strict=True)
+        }
 
     def forward(self, spins: Tensor, lattice: Lattice) -> Tensor:
         """Compute the features.
@@ -222,40 +261,35 @@ class SpinInvariants(ExactBuffers):
             InputError: For another family, a wrong shape, or a torus on which the neighbourhood
                 touches itself.
         """
-        copies, references = self._decompose(spins, lattice)
-        square = self.smooth**2
-        units = {
-            key: reference * torch.rsqrt(reference.square().sum(-1, keepdim=True) + square)
-            for key, reference in references.items()
-        }
-        features = []
-        for key, f in copies.items():
-            if key == ("bond", self.group.trivial):
-                features.append(f.squeeze(-1))
-                continue
+        found = self.variables(spins, lattice) @ self._rows
+        square, sizes = self.smooth**2, self._sizes()
+        values, *parts = found.split([len(self.copies[0].rows), *sizes, *self._widths()], dim=-1)
+        features, units = [values], []
+        for (dim, numbers), part, reference in zip(
+            self._groups, parts, parts[len(sizes) :], strict=False
+        ):
+            f = part.unflatten(-1, (-1, dim))
+            along = reference.unflatten(-1, (len(numbers), dim))
+            unit = along * torch.rsqrt(along.square().sum(-1, keepdim=True) + square)
+            own = unit.index_select(-2, self.get_buffer(f"_own_{dim}"))
             features.append(torch.sqrt(f.square().sum(-1) + square) - self.smooth)
-            features.append((f * units[key].unsqueeze(-2)).sum(-1))
-        for number, (kinds, product) in enumerate(self._products):
-            factors = [units[key] for key in zip(kinds, product.irreps, strict=True)]
-            tensor = getattr(self, f"_product_{number}")
-            features.append(torch.einsum("abc,xya,xyb,xyc->xy", tensor, *factors).unsqueeze(-1))
+            features.append((f * own).sum(-1))
+            units.append(unit.flatten(-2))
+        if self._products:
+            joined = torch.cat(units, dim=-1)
+            first, second, third = (joined.index_select(-1, index) for index in self._factors)
+            features.append((first * second * third) @ self._weights)
         return torch.cat(features, dim=-1)
 
-    # ---- parts -------------------------------------------------------------------------------
+    def _sizes(self) -> list[int]:
+        """Numbers of coefficients of each dimension."""
+        return [dim * sum(numbers) for dim, numbers in self._groups]
 
-    def _decompose(
-        self, spins: Tensor, lattice: Lattice
-    ) -> tuple[dict[tuple[str, str], Tensor], dict[tuple[str, str], Tensor]]:
-        """Copies ``[batch, sites, m, d]`` and references ``[batch, sites, d]``."""
-        found = self.variables(spins, lattice) @ self._rows
-        sizes = [copies.rows.shape[0] * copies.dim for copies in self.copies]
-        parts = found.split(sizes + [copies.dim for copies in self.copies], dim=-1)
-        keys = [(copies.kind, copies.name) for copies in self.copies]
-        split = {
-            key: part.unflatten(-1, (-1, copies.dim))
-            for key, part, copies in zip(keys, parts, self.copies, strict=False)
-        }
-        return split, dict(zip(keys, parts[len(keys) :], strict=True))
+    def _widths(self) -> list[int]:
+        """Numbers of components of the references of each dimension."""
+        return [dim * len(numbers) for dim, numbers in self._groups]
+
+    # ---- parts -------------------------------------------------------------------------------
 
     def _ties(self) -> Iterator[tuple[tuple[str, str, str], Product]]:
         """Cubic invariants of the references: of three bonds, or of a bond and two chiralities."""
@@ -269,11 +303,13 @@ class SpinInvariants(ExactBuffers):
                     yield ("bond", "chirality", "chirality"), Product((name, *pair), tensor)
 
     def _names(self) -> Iterator[str]:
-        for copies in self.copies:
-            plain = (copies.kind, copies.name) == ("bond", self.group.trivial)
-            for what in ("value",) if plain else ("size", "along the reference"):
-                for place in copies.places:
-                    yield f"{copies.kind} {copies.name} of {place}: {what}"
+        plain, *turning = self.copies
+        yield from (f"bond {plain.name} of {place}: value" for place in plain.places)
+        for dim, _ in self._groups:
+            for what in ("size", "along the reference"):
+                for copies in turning:
+                    for place in copies.places if copies.dim == dim else ():
+                        yield f"{copies.kind} {copies.name} of {place}: {what}"
         for kinds, product in self._products:
             factors = zip(kinds, product.irreps, strict=True)
             yield "reference " + " ".join(f"{kind} {name}" for kind, name in factors)

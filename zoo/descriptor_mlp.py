@@ -126,7 +126,7 @@ class DescriptorMLP(EnergyModel):
         seven bond lengths, 450 features, ReLU, widths 1024-512-256-128-64-64, 1,163,329
         parameters. The features are the smooth ones.
         ``paper_hybrid``: the same with a second network for the first channel (breathing mode).
-        ``compact_spins``: bonds within four bond lengths, pairs of nearest neighbours within two,
+        ``compact_spins``: bonds within five bond lengths, pairs of nearest neighbours within two,
         widths 64-64.
         ``paper_spins``: neighbours within six bond lengths and all pairs among them at most two
         apart, which are 1992 bonds and chiralities on the triangular lattice, widths
@@ -166,7 +166,7 @@ class DescriptorMLP(EnergyModel):
             "shells": 8,
             "level": "ref-bispectrum",
             "smooth": 0.1,
-            "bond_radius": 4.0,
+            "bond_radius": 5.0,
             "pair_radius": 2.0,
             "pair_distance": 1.5,
             "widths": [256, 256, 128, 64],
@@ -273,6 +273,10 @@ class DescriptorMLP(EnergyModel):
         self.register_buffer("feature_mean", torch.zeros(features))
         self.register_buffer("feature_scale", torch.ones(features))
         self.network = self._perceptron(network_outputs)
+        # Scalar products themselves make the exchange between pairs, most of a magnet's energy.
+        self.exchange = nn.Linear(features, 1, bias=False) if self._spins else None
+        if self.exchange is not None:
+            nn.init.zeros_(self.exchange.weight)
         if options["output"] != "direct":
             last = self.network.layers[-1]
             assert isinstance(last, nn.Linear)
@@ -353,7 +357,15 @@ class DescriptorMLP(EnergyModel):
 
     def energy_function(self, lattice: Lattice) -> Energy:
         """Sum of the local energies."""
-        return lambda given: self.network(self._standard_features(given, lattice)).flatten(1).sum(1)
+
+        def total(given: dict[str, Tensor]) -> Tensor:
+            features = self._standard_features(given, lattice)
+            found = self.network(features)
+            if self.exchange is not None:
+                found = found + self.exchange(features)
+            return found.flatten(1).sum(1)
+
+        return total
 
     def predict(self, fields: dict[str, Tensor], lattice: Lattice) -> dict[str, Tensor]:
         """Map standardized inputs to standardized targets."""
