@@ -53,6 +53,27 @@ def test_a_network_names_the_field_that_it_cannot_carry(name, task, field, what)
             assert f"'{field}' {what}" in text
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("spin_cnn", "it maps unit vectors to fields perpendicular to them alone."),
+        ("gcn", "it carries real scalar site fields only, but 'S' has internal type '1x1e'."),
+        ("energy_gnn", "it carries real site fields without internal type, but 'S' has internal"),
+        ("descriptor_mlp", "it carries real site fields without internal type, but 'S' has inter"),
+    ],
+)
+def test_networks_on_spins_serve_perpendicular_fields_of_the_same_parity_alone(name, reason):
+    spin, field = Field("S", internal="1x1e", odd=("time_reversal",)), Field("H", internal="1x1e")
+    pair = (("H", "S"),)
+    flips = ("time_reversal",)
+    task = Task("even", (spin,), (field,), "square", flips, "SO3", None, pair, pair)
+    with pytest.raises(InputError) as error:
+        create_model(name, task)
+    assert sentence(error).startswith(f"{name} cannot serve the task 'even': {reason}")
+    served = replace(task, targets=(replace(field, odd=flips),))
+    assert create_model(name, served).task == served
+
+
 JAHN_TELLER = ["--data", "jahn_teller", "--data.lattice", "6"]
 
 
