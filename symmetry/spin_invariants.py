@@ -334,10 +334,10 @@ def _decomposed(
             matrices = _matrices(targets, signs, orbit)
             place = _place(vectors, members[orbit[0]])
             for irrep in group.irreps:
-                key = irrep, matrices.tobytes()
-                if key not in solved:  # orbits of one type have the same matrices
-                    solved[key] = irrep_copies(group, matrices, irrep)
-                for copy in solved[key]:
+                shape = irrep, matrices.tobytes()
+                if shape not in solved:  # orbits of one type have the same matrices
+                    solved[shape] = irrep_copies(group, matrices, irrep)
+                for copy in solved[shape]:
                     row = np.zeros((len(copy), total))
                     row[:, [start + member for member in orbit]] = copy
                     rows.setdefault((kind, irrep), []).append(row)

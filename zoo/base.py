@@ -225,7 +225,7 @@ class ZooModel(Learner):
             outputs[target] = perpendicular(outputs[target], fields[source])
         return outputs
 
-    def _mean_of_images(self, fields: dict[str, Tensor], lattice: Lattice) -> dict[str, Tensor]:
+    def _mean_of_images(self, fields: Mapping[str, Tensor], lattice: Lattice) -> dict[str, Tensor]:
         images = self._images()
         outputs = self.predict(self.input_scaling.normalize(self.images(fields)), lattice)
         outputs = self.target_scaling.restore(outputs)

@@ -36,11 +36,11 @@ def _force_task(name: str, family: str, point: str, flips: tuple[str, ...] = ())
 
 
 def _spin_task(name: str, family: str) -> Task:
-    kind = {"internal": "1x1e", "odd": ("time_reversal",)}
+    odd = ("time_reversal",)
     return Task(
         name,
-        (Field("S", **kind),),
-        (Field("perpendicular_field", **kind),),
+        (Field("S", internal="1x1e", odd=odd),),
+        (Field("perpendicular_field", internal="1x1e", odd=odd),),
         family,
         ("time_reversal",),
         internal="SO3",

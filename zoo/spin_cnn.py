@@ -50,7 +50,7 @@ class Convolution(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         """Apply the layer; shapes as above."""
         side = 2 * REACH + 1
-        kernel = self.weight
+        kernel: Tensor = self.weight
         if len(self._taps) < side**2:
             empty = kernel.new_zeros(*kernel.shape[:2], side**2)
             kernel = empty.index_copy(2, self._taps, kernel)

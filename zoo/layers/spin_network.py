@@ -16,6 +16,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -286,17 +287,27 @@ class SpinNetwork(nn.Module):
     @property
     def radius(self) -> float:
         """Distance in bond lengths beyond which nothing is seen."""
-        lift = max(m.product.radius for m in self.lifts.values())
-        project = max(m.product.radius for m in self.projections.values())
+        lifts, projections, blocks, pairs = (
+            cast(Any, list(modules))
+            for modules in (
+                self.lifts.values(),
+                self.projections.values(),
+                self.blocks,
+                self.pairs.values(),
+            )
+        )
+        lift = max(m.product.radius for m in lifts)
+        project = max(m.product.radius for m in projections)
         # Both maps of a block lie behind each other.
-        inside = sum(b.mixes[0].product.radius + b.update.product.radius for b in self.blocks)
-        linear = max((shell.radius for m in self.pairs.values() for shell in m.shells), default=0)
+        inside = sum(b.mixes[0].product.radius + b.update.product.radius for b in blocks)
+        linear = max((shell.radius for m in pairs for shell in m.shells), default=0)
         return float(max(lift + inside + project, linear))
 
     def forward(self, fields: Mapping[str, Tensor], lattice: Lattice) -> dict[str, Tensor]:
         """Outputs by name, ``[batch, sites, C]``."""
+        frames: Any = self.frames
         folds = {
-            field.name: self.frames[field.name].join(
+            field.name: frames[field.name].join(
                 {field.name: folded(fields[field.name], self._degrees[field])}, lattice
             )
             for field in self._inputs
@@ -319,7 +330,7 @@ class SpinNetwork(nn.Module):
                 pair = f"{into.name}_{field.name}"
                 if pair in self.pairs:
                     found = found + self.pairs[pair](folds[into.name], lattice)
-            split = self.frames[field.name].split(found, lattice)[field.name]
+            split = frames[field.name].split(found, lattice)[field.name]
             result[field.name] = unfolded(split, ell)
         return result
 
