@@ -94,6 +94,33 @@ def random_values(
     return torch.randn(size, dtype=dtype, generator=generator)
 
 
+def random_inputs(
+    task: Task,
+    lattice: Lattice,
+    batch: int = 2,
+    dtype: torch.dtype = torch.float64,
+    generator: torch.Generator | None = None,
+) -> dict[str, Tensor]:
+    """Random inputs of a task; unit vectors where a target is perpendicular to them.
+
+    Args:
+        task: Whose inputs.
+        lattice: Where.
+        batch: How many configurations.
+        dtype: Real type.
+        generator: Source of randomness.
+
+    Returns:
+        Values by name, in the layout of their field.
+    """
+    units = {source for _, source in task.tangent}
+    found = {
+        field.name: random_values(field, lattice, batch, dtype, generator, task.gauge)
+        for field in task.inputs
+    }
+    return {k: v / v.norm(dim=-1, keepdim=True) if k in units else v for k, v in found.items()}
+
+
 def equivariance_error(
     model: Model,
     task: Task,
@@ -133,10 +160,7 @@ def equivariance_error(
     generator = torch.Generator().manual_seed(seed)
     group = group or task.symmetry(lattice)
     if fields is None:
-        inputs = {
-            field.name: random_values(field, lattice, batch, dtype, generator, task.gauge)
-            for field in task.inputs
-        }
+        inputs = random_inputs(task, lattice, batch, dtype, generator)
     else:
         inputs = dict(fields)
     size = next(iter(inputs.values())).shape[0]

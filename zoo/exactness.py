@@ -19,7 +19,12 @@ from latticezoo.symmetry.errors import InputError
 from latticezoo.symmetry.fields import Field
 from latticezoo.symmetry.lattices import Lattice
 from latticezoo.symmetry.tasks import Task
-from latticezoo.symmetry.testing import EquivarianceReport, equivariance_error, random_values
+from latticezoo.symmetry.testing import (
+    EquivarianceReport,
+    equivariance_error,
+    random_inputs,
+    random_values,
+)
 from latticezoo.zoo.base import ZooModel
 from latticezoo.zoo.registry import create_model
 
@@ -107,8 +112,11 @@ def train_a_little(network: ZooModel, lattice: Lattice, steps: int = 5, seed: in
     generator = torch.Generator().manual_seed(seed)
     dtype = next(network.parameters()).dtype
     tables: dict[str, dict[str, Tensor]] = {
-        group: {field.name: random_values(field, lattice, 2, dtype, generator) for field in fields}
-        for group, fields in (("inputs", network.task.inputs), ("targets", network.task.targets))
+        "inputs": random_inputs(network.task, lattice, 2, dtype, generator),
+        "targets": {
+            field.name: random_values(field, lattice, 2, dtype, generator)
+            for field in network.task.targets
+        },
     }
     network.set_statistics(
         {

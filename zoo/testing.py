@@ -22,7 +22,6 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from latticezoo.symmetry.elements import SymmetryGroup
@@ -30,7 +29,7 @@ from latticezoo.symmetry.errors import InputError
 from latticezoo.symmetry.fields import Field
 from latticezoo.symmetry.lattices import Lattice
 from latticezoo.symmetry.tasks import Task
-from latticezoo.symmetry.testing import assert_equivariant, random_values
+from latticezoo.symmetry.testing import assert_equivariant, random_inputs, random_values
 from latticezoo.zoo.base import ZooModel, perpendicular
 from latticezoo.zoo.pretrained import (
     check_golden,
@@ -131,13 +130,7 @@ def random_fields(
     task: Task, lattice: Lattice, batch: int = 2, dtype: torch.dtype = torch.float64, seed: int = 0
 ) -> dict[str, Tensor]:
     """Random inputs of a task; unit vectors where a target is perpendicular to them."""
-    generator = torch.Generator().manual_seed(seed)
-    fields = {
-        entry.name: random_values(entry, lattice, batch, dtype, generator, task.gauge)
-        for entry in task.inputs
-    }
-    units = {source for _, source in task.tangent}
-    return {k: F.normalize(v, dim=-1) if k in units else v for k, v in fields.items()}
+    return random_inputs(task, lattice, batch, dtype, torch.Generator().manual_seed(seed))
 
 
 class ZooModelTests:
