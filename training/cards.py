@@ -1,6 +1,7 @@
 """Turn a finished run into a model card: a folder with weights, measurements and a page to read.
 
   latticezoo card runs/my-run --name gcn.my_data --out cards
+  latticezoo card cards/gcn.my_data --growth weak_010.json    # add a large run to a finished card
 
 The card holds config.json (the network by its registry name, hashes), model.safetensors,
 golden.safetensors (inputs and outputs to check against), metrics.json (every measurement with its
@@ -19,7 +20,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from latticezoo.simulate.files import atomic_write
 from latticezoo.symmetry.errors import InputError
+from latticezoo.training.card_page import card_page
 
 if TYPE_CHECKING:
     from latticezoo.datasets.module import LatticeData
@@ -43,11 +46,19 @@ REQUIRED = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add = parser.add_argument
-    add("run", type=Path, help="folder of a finished run (latticezoo fit, or a compare member)")
+    add("run", type=Path, help="folder of a finished run (fit, or a compare member), or a card")
     add("--name", help="name of the card (default <network>.<parameter set>)")
     add("--out", type=Path, default=Path("cards"), help="folder of cards (default cards)")
     add("--transfer", metavar="L", help="also measure on exact states of another lattice size")
     add("--force", action="store_true", help="replace a card of that name")
+    add(
+        "--growth",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="JSON",
+        help="report a run of benchmarks/domain_growth.py with these weights; may be repeated",
+    )
     add("--max-bytes", type=int, default=_LIMIT, help=f"largest weights file (default {_LIMIT})")
 
 
@@ -60,6 +71,10 @@ def run(arguments: argparse.Namespace) -> int:
     from latticezoo.training.train import quiet, written
     from latticezoo.zoo.base import ZooModel
 
+    growth = [read_growth(file) for file in arguments.growth]
+    if (arguments.run / "config.json").exists():
+        written(*revise_card(arguments.run, growth))
+        return 0
     folder = RunFolder(arguments.run)
     record = folder.record()
     if not record:
@@ -85,9 +100,60 @@ def run(arguments: argparse.Namespace) -> int:
         results.pairs[name],
         force=arguments.force,
         limit=arguments.max_bytes,
+        growth=growth,
     )
     written(*files)
     return 0
+
+
+def read_growth(file: Path) -> dict[str, Any]:
+    """What a card says of a large run: a part of the JSON that benchmarks/domain_growth.py writes.
+
+    Raises:
+        InputError: The file is missing or another.
+    """
+    import json
+
+    try:
+        found = json.loads(file.read_text())
+        fit = found["fits"]["half_height"]
+        return {
+            "bath_temperature": found["bath_temperature"],
+            "chemical_potential": found["system"]["chemical_potential"],
+            "lattice": found["lattice"],
+            "replicas": found["replicas"],
+            "steps": found["steps"],
+            "dt_tau0": found["dt_tau0"],
+            "exponent": fit["exponent"],
+            "exponent_standard_error": fit["standard_error"],
+            "window_tau0": found["window_tau0"],
+            "length": found["lengths"]["half_height"]["mean"][-1],
+            "collapse_rms_residual": (found["collapse"] or {}).get("rms_residual"),
+            "stripe_frozen": found["final"]["stripe_frozen"],
+            "diagonal_stripes": found["final"]["diagonal_stripes"],
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file} is no JSON file of benchmarks/domain_growth.py.") from error
+
+
+def revise_card(folder: Path, growth: list[dict[str, Any]]) -> list[Path]:
+    """Write metrics.json and README.md of a card anew, with the large runs given.
+
+    Raises:
+        InputError: No runs are given, or the card is damaged.
+    """
+    import json
+
+    from latticezoo.training.runs import write_json
+    from latticezoo.zoo.pretrained import load_pretrained
+
+    if not growth:
+        raise InputError(f"{folder} is a card already; give --growth with what to add to it.")
+    network = load_pretrained(folder)
+    metrics = {**json.loads((folder / "metrics.json").read_text()), "domain_growth": growth}
+    with atomic_write(folder / "README.md") as temporary:
+        temporary.write_text(card_page(network, metrics))
+    return [write_json(folder / "metrics.json", metrics), folder / "README.md"]
 
 
 def _parameter_set(data: LatticeData) -> str:
@@ -119,6 +185,7 @@ def write_card(
     *,
     force: bool = False,
     limit: int = _LIMIT,
+    growth: list[dict[str, Any]] | None = None,
 ) -> list[Path]:
     """Write a card whole or not at all, and check that it loads.
 
@@ -130,6 +197,7 @@ def write_card(
         pairs: Exact and predicted held-out values, for the pictures.
         force: Replace an older card.
         limit: Largest size of the weights in bytes.
+        growth: Large runs with these weights, as :func:`read_growth` gives them.
 
     Returns:
         The files of the card.
@@ -164,6 +232,8 @@ def write_card(
     fields, lattice = _golden_inputs(network, data)
     golden = golden_bytes(network, fields, lattice)
     metrics = card_metrics(folder.name, data, row)
+    if growth:
+        metrics["domain_growth"] = growth
     quantity = QUANTITIES.get(metrics["target"], metrics["target"])
     folder.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
@@ -226,103 +296,3 @@ def card_metrics(name: str, data: LatticeData, row: Mapping[str, Any]) -> dict[s
         "hardware": hardware(),
         "versions": versions(),
     }
-
-
-def card_page(network: ZooModel, metrics: Mapping[str, Any]) -> str:
-    """The README.md of a card, made from its measurements alone."""
-    from latticezoo.symmetry.lattices import Lattice
-
-    name, found, target = metrics["name"], metrics["measurements"], metrics["target"]
-    system = {k: v for k, v in metrics["system"].items() if v is not None}
-    title = system.pop("system")
-    sizes = metrics["split_sizes"]
-    rows = []
-    for kind, words in (
-        ("trajectory", "states along quenches"),
-        ("random", "random configurations"),
-    ):
-        if f"rmse_{kind}" in found:
-            rows.append(
-                f"| held out, {words} ({sizes['test'][kind]}) | {found[f'rmse_{kind}']:.4f} | "
-                f"{found[f'spread_{kind}']:.3f} | {100 * found[f'share_{kind}']:.1f} % |"
-            )
-    if "rmse_transfer" in found:
-        spread = found.get("transfer_spread_trajectory", found["transfer_spread_all"])
-        rows.append(
-            f"| {found['transfer_lattice']}, states along exact quenches | "
-            f"{found['rmse_transfer']:.4f} | {spread:.3f} | "
-            f"{100 * found['rmse_transfer'] / spread:.1f} % |"
-        )
-    options = ", ".join(f"{k} = {v}" for k, v in network.options.items())
-    parameters = ", ".join(f"{k} = {v:.4g}" for k, v in system.items())
-    train = sizes["train"]
-    hardware = ", ".join(f"{k}: {v}" for k, v in metrics["hardware"].items())
-    field = network.task.inputs[0].name
-    channels = network.task.inputs[0].channels(Lattice.parse(metrics["lattice"]))
-    options_of_data = metrics["data"]["options"]
-    driven = ""
-    if options_of_data.get("driver"):
-        driven = (
-            f" The quenches, but for {options_of_data.get('exact_trajectories') or 0} exact ones, "
-            f"were driven by a network (weights {str(options_of_data.get('driver_sha256'))[:12]}); "
-            "every frame is labelled exactly."
-        )
-    return f"""---
-license: mit
-library_name: lattice-zoo
-tags: [physics, lattice, force-field, equivariant]
----
-# {name}
-
-{_title(network)} for the task `{metrics["task"]}`: it maps {field} to {target} \
-({"n − ½ of the electrons" if target == "density" else "in the units of the system"}).
-Physics: {title} model, {parameters}; energies in units of the hopping t.
-
-```python
-from latticezoo.zoo import load_pretrained
-
-# or "local-dir:PATH" of this folder
-network = load_pretrained("{name}")
-outputs = network({{"{field}": values}}, lattice)  # values [batch, sites, {channels}]
-```
-
-## Errors
-
-Root-mean-square error of {target} per site. Trajectories are held out whole, never single frames.
-
-| split (states) | RMSE | spread of the target | share |
-|---|---|---|---|
-{chr(10).join(rows)}
-
-![exact against predicted](parity.png)
-![distribution of the errors](errors.png)
-
-## Symmetry
-
-Largest relative error over {found["equivariance_group"]}:
-{found["equivariance_float64"]:.1e} in float64, {found["equivariance_float32"]:.1e} in float32.
-
-## Training
-
-{train["random"]} random configurations and {train["trajectory"]} quench frames on \
-{metrics["lattice"]}; {found["training_seconds"]:.0f} s of training\
-{f", {found['epochs']} epochs" if "epochs" in found else ""}. {found["parameters"]:,} parameters, \
-{found["sites_per_second"]:.2g} sites per second in inference, \
-{str(network.dtype).removeprefix("torch.")}.{driven}
-Hardware: {hardware}.
-Options: {options}.
-
-## Limits
-
-It knows the parameters, the temperature and the kind of states named above, and nothing else: \
-other couplings or temperatures need other weights. It sees {network.receptive_radius:.3g} bond \
-lengths around a site. Every number on this page comes from metrics.json beside it.
-"""
-
-
-def _title(network: ZooModel) -> str:
-    count = network.config().get("ensemble", 1)
-    name = f"`{network.registry_name}`"
-    return (
-        f"An ensemble of {count} {name}, with the spread as an uncertainty," if count > 1 else name
-    )

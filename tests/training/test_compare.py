@@ -176,6 +176,24 @@ def test_a_card_holds_what_was_trained(run_folder, command):
     assert check_golden(folder) < 1e-4
 
 
+def test_a_card_reports_large_runs(run_folder, command, refused):
+    """Domain growth beside the errors, when the card is made or afterwards."""
+    growth = Path(__file__).parents[2] / "benchmarks" / "domain_growth" / "weak_010.json"
+    found = json.loads(growth.read_text())
+    assert command("card", "run", "--name", "gcn.tiny")[0] == 0
+    page = Path("cards/gcn.tiny/README.md")
+    assert "Large runs" not in page.read_text()
+    for words in (["cards/gcn.tiny"], ["run", "--name", "gcn.other"]):
+        assert command("card", *words, "--growth", growth)[0] == 0
+        page = Path("cards", words[-1].removeprefix("cards/"), "README.md")
+        assert f"| {found['fits']['half_height']['exponent']:.3f} ± " in page.read_text()
+        assert "of 8 |" in page.read_text()
+        assert check_golden(page.parent) < 1e-4
+    assert "--growth" in refused("card", "cards/gcn.tiny")
+    Path("other.json").write_text("{}")
+    assert "other.json is no JSON file" in refused("card", "run", "--growth", "other.json")
+
+
 def test_a_changed_byte_is_noticed(run_folder, command):
     command("card", "run", "--name", "gcn.tiny")
     weights = Path("cards/gcn.tiny/model.safetensors")
