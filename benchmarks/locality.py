@@ -8,8 +8,8 @@ there that differ by δ. A function of the sites within the radius cannot give b
 is the mean, and its root-mean-square error at least rms(δ)/√2. That is the floor, here as a share
 of the rms label (of the rms total force where the system has one). It is measured at fixed
 filling, and at the chemical potential of the first state, which is what a network sees that
-searches it. Sites are drawn independently, without the ordered backgrounds of the training data. Writes
-JSON with the hardware, one entry a command.
+searches it. Sites are drawn independently, without the ordered backgrounds of the training data.
+Writes JSON with the hardware, one entry a command.
 """
 
 from __future__ import annotations
