@@ -145,7 +145,7 @@ def draw(path: Path, runs: dict[str, dict[str, Any]]) -> None:
     """Change of the energy per site against time, mean over replicas with its spread."""
     titles = {"exact": "kinetic + exact potential", "own": "kinetic + own potential"}
     kinds = [kind for kind in titles if any(kind in run["energies"] for run in runs.values())]
-    with figure(path, ncols=len(kinds), figsize=(1.0 + 4.6 * len(kinds), 3.8)) as (_, axes):
+    with figure(path, ncols=len(kinds), figsize=(1.0 + 4.6 * len(kinds), 4.6)) as (_, axes):
         for ax, kind in zip(axes[0], kinds, strict=True):
             for index, (label, run) in enumerate(runs.items()):
                 total = run["energies"].get(kind)
@@ -166,10 +166,13 @@ def draw(path: Path, runs: dict[str, dict[str, Any]]) -> None:
                 low, high = change.min(1), change.max(1)
                 ax.fill_between(run["times"], low, high, alpha=0.15, lw=0, **style)
             ax.axhline(0, color="0.35", lw=0.8)
-            # Linear about zero, logarithmic beyond: conserved and drifting energies in one picture.
-            ax.set_yscale("symlog", linthresh=1e-4)
+            if kind == "exact":
+                # Linear about zero, logarithmic beyond: conserved and drifting ones in one picture.
+                ax.set_yscale("symlog", linthresh=1e-4)
+            else:
+                ax.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
             ax.set(xlabel="time t (τ₀)", title=titles[kind])
-            ax.legend(loc="best")
+            ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2)
         axes[0, 0].set_ylabel("change of total energy per site (t)")
 
 
