@@ -91,10 +91,20 @@ class Product(ExactBuffers):
         return torch.einsum("ijk,binc,bjnc->bknc", self._table, left, right)
 
 
+def bounded(values: Tensor) -> Tensor:
+    r"""Irreps v ``[B, 2l + 1, N, C]`` of bounded length: :math:`v / \sqrt{1 + v^2 / (2l + 1)}`.
+
+    Products of products would otherwise grow like powers of two of the number of blocks, and with
+    them rounding: after a few steps of training it reached 4e-5 of the output in float32.
+    """
+    return values * torch.rsqrt(1 + values.square().mean(1, keepdim=True))
+
+
 class SpinBlock(nn.Module):
     r"""Add to features what products of neighbouring features give.
 
-    With u and w two linear maps over the neighbourhood of the features l ≥ 1:
+    With u and w two linear maps over the neighbourhood of the features l ≥ 1, each of them
+    :func:`bounded`:
 
     .. math::
         d = \{ u_l \cdot w_l \}, \qquad
@@ -148,8 +158,8 @@ class SpinBlock(nn.Module):
         for mix, values in zip(self.mixes, vectors, strict=True):
             pairs = [_mapped(part, found) for part, found in _linear(mix, values, lattice)]
             halves = [pair.chunk(2, dim=-1) for pair in pairs]
-            left.append([u for u, _ in halves])
-            right.append([w for _, w in halves])
+            left.append([bounded(u) for u, _ in halves])
+            right.append([bounded(w) for _, w in halves])
         dots = [
             _coupled(product, u, w)
             for product, u, w in zip(self.invariants, left, right, strict=True)
