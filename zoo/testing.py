@@ -322,7 +322,7 @@ class ZooModelTests:
             optimizer.zero_grad()
             loss = network.loss(network(fields, lattice), batch)
             loss.backward()
-            losses.append(float(loss))
+            losses.append(float(loss.detach()))
             optimizer.step()
         for name, weight in network.named_parameters():
             if not weight.requires_grad:  # such as the zero of an energy
