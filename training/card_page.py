@@ -35,7 +35,7 @@ def card_page(network: ZooModel, metrics: Mapping[str, Any]) -> str:
             f"{100 * found['rmse_transfer'] / spread:.1f} % |"
         )
     options = ", ".join(f"{k} = {v}" for k, v in network.options.items())
-    parameters = ", ".join(f"{k} = {v:.4g}" for k, v in system.items())
+    parameters = ", ".join(f"{k} = {_plain(v)}" for k, v in system.items())
     train = sizes["train"]
     hardware = ", ".join(f"{k}: {v}" for k, v in metrics["hardware"].items())
     field = network.task.inputs[0].name
@@ -99,6 +99,13 @@ It knows the parameters, the temperature and the kind of states named above, and
 other couplings or temperatures need other weights. It sees {network.receptive_radius:.3g} bond \
 lengths around a site. Every number on this page comes from metrics.json beside it.
 """
+
+
+def _plain(value: Any) -> str:
+    """A parameter in few digits; lists of numbers too."""
+    if isinstance(value, list | tuple):
+        return "(" + ", ".join(_plain(entry) for entry in value) + ")"
+    return f"{value:.4g}" if isinstance(value, int | float) else str(value)
 
 
 def _large_runs(metrics: Mapping[str, Any]) -> str:
