@@ -31,7 +31,8 @@ from latticezoo.simulate.noise import generator
 from latticezoo.simulate.state import State
 from latticezoo.simulate.systems import create_system
 from latticezoo.simulate.systems.sd_magnet import SDMagnet
-from latticezoo.simulate.systems.spin_system import TARGET, normalized
+from latticezoo.simulate.systems.spin_system import TARGET
+from latticezoo.simulate.unit_vectors import normalized
 from latticezoo.symmetry.errors import InputError, unknown
 from latticezoo.symmetry.fields import Field
 from latticezoo.symmetry.lattices import Lattice

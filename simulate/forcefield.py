@@ -6,6 +6,7 @@ its prediction the part of the force that is known exactly.
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -59,9 +60,14 @@ class System(ABC):
     start_weights: ClassVar[tuple[float, ...]] = (1.0,)
 
     @property
-    @abstractmethod
     def parameters(self) -> dict[str, Any]:
-        """The physical parameters by name, plain values."""
+        """The physical parameters by name, plain values: all fields that comparison looks at."""
+        made: Any = self
+        return {
+            entry.name: getattr(self, entry.name)
+            for entry in dataclasses.fields(made)
+            if entry.compare
+        }
 
     @property
     @abstractmethod

@@ -251,6 +251,14 @@ def _act_globally(field: Field, values: Tensor, element: Element) -> Tensor:
     )
 
 
+def perpendicular(values: Tensor, units: Tensor) -> Tensor:
+    """The part of vectors ``[…, 3]`` that is perpendicular to unit vectors: v − (v·S) S.
+
+    Of the derivative of an energy it is the derivative on the sphere.
+    """
+    return values - (values * units).sum(-1, keepdim=True) * units
+
+
 _SPACE_ACTIONS = {
     "site": _act_on_sites,
     "link": _act_on_links,

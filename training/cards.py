@@ -13,6 +13,7 @@ gets no card.
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import shutil
 import tempfile
@@ -112,8 +113,6 @@ def read_growth(file: Path) -> dict[str, Any]:
     Raises:
         InputError: The file is missing or another.
     """
-    import json
-
     try:
         found = json.loads(file.read_text())
         fit = found["fits"]["half_height"]
@@ -142,8 +141,6 @@ def revise_card(folder: Path, growth: list[dict[str, Any]]) -> list[Path]:
     Raises:
         InputError: No runs are given, or the card is damaged.
     """
-    import json
-
     from latticezoo.training.runs import write_json
     from latticezoo.zoo.pretrained import load_pretrained
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from latticezoo.symmetry.errors import InputError, unknown
-from latticezoo.symmetry.fields import Field, check_layout
+from latticezoo.symmetry.fields import Field, check_layout, perpendicular
 from latticezoo.symmetry.groups import CONVENTION_VERSION
 from latticezoo.symmetry.lattices import Lattice, Shell
 from latticezoo.symmetry.tasks import Conservation, Task
@@ -422,14 +422,6 @@ def _flip(field: Field, values: Tensor, flips: frozenset[str]) -> Tensor:
     if sum(name in flips for name in field.conjugated) % 2:
         values = values.conj()
     return -values if sum(name in flips for name in field.odd) % 2 else values
-
-
-def perpendicular(values: Tensor, units: Tensor) -> Tensor:
-    """The part of vectors ``[…, 3]`` that is perpendicular to unit vectors.
-
-    Of the derivative of an energy it is the derivative on the sphere.
-    """
-    return values - (values * units).sum(-1, keepdim=True) * units
 
 
 def _mean(parts: list[Tensor]) -> Tensor:

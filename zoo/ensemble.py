@@ -161,13 +161,7 @@ class Ensemble(ZooModel):
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """Lightning hook: the sum of the members' losses; their mean is logged."""
-        losses = torch.stack(
-            [
-                member.loss(member(given["fields"], given["lattice"]), given)
-                for member in self._each
-                for given in [member.augmented(batch)]
-            ]
-        )
+        losses = torch.stack([member.training_loss(batch) for member in self._each])
         self.log(
             "train/loss",
             losses.detach().mean(),

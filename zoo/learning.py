@@ -128,10 +128,14 @@ class Learner(LightningModule):
         """What a training step sees of a batch: the batch itself."""
         return batch
 
+    def training_loss(self, batch: Mapping[str, Any]) -> Tensor:
+        """Loss of a batch as training sees it."""
+        batch = self.augmented(batch)
+        return self.loss(self.training_outputs(batch), batch)
+
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """Lightning hook: the loss of a batch, logged as ``train/loss``."""
-        batch = self.augmented(batch)
-        loss = self.loss(self.training_outputs(batch), batch)
+        loss = self.training_loss(batch)
         size = batch_size(batch)
         self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
         return loss

@@ -26,11 +26,11 @@ from torch import Tensor
 
 from latticezoo.symmetry.elements import SymmetryGroup
 from latticezoo.symmetry.errors import InputError
-from latticezoo.symmetry.fields import Field
+from latticezoo.symmetry.fields import Field, perpendicular
 from latticezoo.symmetry.lattices import Lattice
 from latticezoo.symmetry.tasks import Task
 from latticezoo.symmetry.testing import assert_equivariant, random_inputs, random_values
-from latticezoo.zoo.base import ZooModel, perpendicular
+from latticezoo.zoo.base import ZooModel
 from latticezoo.zoo.pretrained import (
     check_golden,
     golden_bytes,

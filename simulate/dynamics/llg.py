@@ -18,14 +18,13 @@ from latticezoo.simulate.dynamics.schedule import (
 )
 from latticezoo.simulate.noise import normal_like
 from latticezoo.simulate.state import State
+from latticezoo.simulate.unit_vectors import check_unit_length
 from latticezoo.symmetry.errors import InputError, unknown
 
 #: The field that moves.
 FIELD = "S"
 SCHEMES = ("midpoint", "heun")
 FORMS = ("landau_lifshitz", "gilbert")
-#: Largest deviation of |S| from 1 at the start; float32 spins have some 1e-7.
-UNIT_LENGTH = 1e-5
 #: Sites treated at a time on one CPU thread. Some forty operations touch every site; in blocks of
 #: this size what they read and write stays in the cache: 30 ns a site instead of 150 on 1024².
 BLOCK = 32768
@@ -133,12 +132,7 @@ class LLG:
             raise InputError(
                 f"LLG dynamics moves the field 'S' alone, but the forces act on {found}."
             )
-        lengths = torch.linalg.vector_norm(spins, dim=-1)
-        if not bool(((lengths - 1).abs() <= UNIT_LENGTH).all()):
-            found = f"{float(lengths.flatten()[(lengths - 1).abs().argmax()]):.6g}"
-            raise InputError(
-                f"a spin has length {found}; spins must have length 1 (normalize them first)."
-            )
+        check_unit_length(spins)
         return replace(state, momenta={}).with_dt(self.dt)
 
     def step(self, state: State, forces: Forces) -> State:

@@ -185,6 +185,15 @@ def averaged_state(
         return _collect(solve_averages(items, *common), device)
 
 
+def bits_are_replicas_own(backend: str) -> bool:
+    """Whether the bits of a configuration are sure not to depend on the batch it is in.
+
+    LAPACK's are, torch's are not. With ``auto`` the tensors decide, so that a machine with a GPU
+    makes no promise.
+    """
+    return backend == "lapack" or (backend == "auto" and not torch.cuda.is_available())
+
+
 def _check_options(workers: int, backend: str) -> None:
     if backend not in BACKENDS:
         raise unknown("backend", backend, BACKENDS)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from dataclasses import fields
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from latticezoo.simulate.electrons.diagonalize import ThermalState
+from latticezoo.simulate.electrons.diagonalize import ThermalState, bits_are_replicas_own
 from latticezoo.simulate.forcefield import Fields, System
 from latticezoo.symmetry.errors import InputError
 from latticezoo.symmetry.lattices import Lattice
@@ -85,12 +84,6 @@ class AdiabaticSystem(System):
     # ---- parameters and units ------------------------------------------------------------------
 
     @property
-    def parameters(self) -> dict[str, Any]:
-        """The physical parameters by name, plain values: all fields that comparison looks at."""
-        made: Any = self
-        return {entry.name: getattr(self, entry.name) for entry in fields(made) if entry.compare}
-
-    @property
     def masses(self) -> dict[str, float]:
         """Mass of each moving field."""
         return {"Q": self.mass}
@@ -127,9 +120,7 @@ class AdiabaticSystem(System):
         With ``backend="auto"`` the fields decide where to diagonalize, so a machine with a GPU
         makes no promise.
         """
-        return self.backend == "lapack" or (
-            self.backend == "auto" and not torch.cuda.is_available()
-        )
+        return bits_are_replicas_own(self.backend)
 
     @property
     def has_particle_hole(self) -> bool:

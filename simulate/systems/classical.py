@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -58,12 +58,6 @@ class ClassicalSystem(System):
             if value < 0 or (value == 0 and name in positive):
                 least = "positive" if name in positive else "0 or more"
                 raise InputError(f"{name} is {value}; it must be {least}.")
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The physical parameters by name."""
-        made: Any = self
-        return {entry.name: getattr(self, entry.name) for entry in fields(made)}
 
     @property
     def masses(self) -> dict[str, float]:

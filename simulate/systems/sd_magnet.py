@@ -13,7 +13,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from latticezoo.simulate.electrons.diagonalize import averaged_state
+from latticezoo.simulate.electrons.diagonalize import averaged_state, bits_are_replicas_own
 from latticezoo.simulate.electrons.operators import Window
 from latticezoo.simulate.electrons.shell_hopping import ShellHopping, twist_grid
 from latticezoo.simulate.electrons.spin_kpm import (
@@ -26,12 +26,12 @@ from latticezoo.simulate.electrons.spin_kpm import (
 from latticezoo.simulate.forcefield import Fields
 from latticezoo.simulate.systems.spin_system import (
     TARGET,
-    UNIT_LENGTH,
     SpinSystem,
     Vector,
-    perpendicular,
 )
+from latticezoo.simulate.unit_vectors import UNIT_LENGTH
 from latticezoo.symmetry.errors import InputError, unknown
+from latticezoo.symmetry.fields import perpendicular
 from latticezoo.symmetry.geometry import linear_map, unit_cell
 from latticezoo.symmetry.lattices import Lattice
 from latticezoo.symmetry.point_groups import point_group
@@ -182,7 +182,7 @@ class SDMagnet(SpinSystem):
     @property
     def batch_invariant(self) -> bool:
         """Whether a replica's bits are sure not to depend on the batch; not on a GPU."""
-        return self.backend == "lapack" or not torch.cuda.is_available()
+        return bits_are_replicas_own("auto" if self.solver == "kpm" else self.backend)
 
     def describe(self) -> dict[str, Any]:
         """What tells two runs apart: the physics, not the number of processes."""

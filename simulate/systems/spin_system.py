@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import fields
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from latticezoo.simulate.forcefield import Fields, System
-from latticezoo.symmetry.errors import InputError, unknown
-from latticezoo.symmetry.fields import Field
+from latticezoo.simulate.unit_vectors import check_unit_length
+from latticezoo.symmetry.errors import unknown
+from latticezoo.symmetry.fields import Field, perpendicular
 from latticezoo.symmetry.lattices import Lattice
 from latticezoo.symmetry.tasks import Task
 
-#: Largest deviation of |S| from 1 that counts as rounding; float32 spins have some 1e-7.
-UNIT_LENGTH = 1e-5
 #: What networks learn: the part of −∂E/∂S that is perpendicular to the spin.
 TARGET = "perpendicular_field"
 
@@ -53,12 +50,6 @@ class SpinSystem(System):
         """Minus its derivative, ``[B, N, 3]`` float64."""
 
     @property
-    def parameters(self) -> dict[str, Any]:
-        """The physical parameters by name, plain values: all fields that comparison looks at."""
-        made: Any = self
-        return {entry.name: getattr(self, entry.name) for entry in fields(made) if entry.compare}
-
-    @property
     def masses(self) -> dict[str, float]:
         """Spins have no inertia."""
         return {}
@@ -70,14 +61,7 @@ class SpinSystem(System):
             InputError: Naming what does not fit.
         """
         super().check(fields, lattice)
-        # By components: a norm over an axis of three takes several times as long.
-        x, y, z = fields["S"].unbind(-1)
-        deviations = (x * x + y * y + z * z - 1).abs()
-        if float(deviations.max()) > 2 * UNIT_LENGTH:
-            found = float(fields["S"].flatten(0, -2)[deviations.argmax()].norm())
-            raise InputError(
-                f"a spin has length {found:.6g}; spins must have length 1 (normalize them first)."
-            )
+        check_unit_length(fields["S"])
 
     def energy(self, fields: Fields, lattice: Lattice) -> Tensor:
         """Energy ``[B]``, Zeeman term included, float64."""
@@ -144,20 +128,3 @@ class SpinSystem(System):
     ) -> Tensor:
         """The learned energy and the Zeeman energy."""
         return energy + self.zeeman_energy(fields["S"].double())
-
-
-def perpendicular(field: Tensor, spins: Tensor) -> Tensor:
-    """H − (H·S) S, ``[…, 3]``, for unit vectors S."""
-    return field - (field * spins).sum(-1, keepdim=True) * spins
-
-
-def normalized(spins: Tensor) -> Tensor:
-    """Unit vectors along the given ones.
-
-    Raises:
-        InputError: For a vector of length zero, which has no direction, or one that is not finite.
-    """
-    lengths = torch.linalg.vector_norm(spins, dim=-1, keepdim=True)
-    if not bool((lengths > 0).all()) or not bool(lengths.isfinite().all()):
-        raise InputError("a spin of length zero, or with NaN, has no direction; give other spins.")
-    return spins / lengths

@@ -15,8 +15,9 @@ from latticezoo.simulate.electrons.diagonalize import thermal_state
 from latticezoo.simulate.electrons.shell_hopping import ShellHopping
 from latticezoo.simulate.systems import create_system, from_parameters, list_systems
 from latticezoo.simulate.systems.sd_magnet import SDMagnet
-from latticezoo.simulate.systems.spin_system import normalized, perpendicular
+from latticezoo.simulate.unit_vectors import normalized
 from latticezoo.symmetry.errors import InputError
+from latticezoo.symmetry.fields import perpendicular
 from latticezoo.symmetry.lattices import Lattice, chain, square, triangular
 from latticezoo.symmetry.testing import assert_equivariant
 

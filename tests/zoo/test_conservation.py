@@ -119,6 +119,19 @@ def test_training_takes_the_potential_from_the_data():
     torch.testing.assert_close(found[:1], moved)
 
 
+def test_the_members_of_an_ensemble_train_at_the_potential_of_the_data_too(monkeypatch):
+    """One evaluation a member and step: no search, which would hide the potential of the data."""
+    task = create_system("holstein_strong").task()
+    ensemble = create_model("lattice_enn", task, width=8, blocks=1, ensemble=2)
+    lattice, Q = square(4), torch.randn(2, 16, 1)
+    mu, targets = torch.tensor([0.7, 0.0]), {"density": torch.randn(2, 16, 1)}
+    batch = {"fields": {"Q": Q}, "targets": targets, "lattice": lattice, "chemical_potential": mu}
+    monkeypatch.setattr("latticezoo.zoo.base.solve", None)
+    monkeypatch.setattr(ensemble, "log", lambda *args, **options: None)
+    members = [m.loss(m.at_potential({"Q": Q}, lattice, mu), batch) for m in ensemble._each]
+    assert torch.equal(ensemble.training_step(batch, 0), torch.stack(members).sum())
+
+
 def test_what_cannot_conserve_says_so():
     task = create_system("holstein_strong").task()
     free = dataclasses.replace(task, conserved=None)
