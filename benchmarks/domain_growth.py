@@ -4,6 +4,13 @@
     python benchmarks/domain_growth.py --model gcn.holstein_weak --temperature 0.05 \\
         --lattice 200 --replicas 8 --steps 30000 --out growth_weak_005
 
+The files of the folder domain_growth, each with its preset and temperature (weak: 0.1, 0.05;
+strong: 0.1, 0.3):
+
+    python benchmarks/domain_growth.py --model lattice_enn.holstein_weak --preset holstein_weak \\
+        --potential 0 --temperature 0.1 --lattice 128 --replicas 8 --dt 0.3 --steps 1500 \\
+        --sample-every 4 --map-every 100 --threads 1 --out weak_010
+
 --model is a pretrained name, run folder, checkpoint or "exact". Temperature is that of the bath;
 the electrons of a learned force field keep the one it was trained at. At half filling a network
 that keeps the number of electrons searches the chemical potential at every step; --potential 0

@@ -2,6 +2,8 @@
 
     python benchmarks/jahn_teller_quench.py                            # exact, f = 0.5 and 0.49
     python benchmarks/jahn_teller_quench.py --half RUN --doped RUN     # and learned
+    python benchmarks/jahn_teller_quench.py --half lattice_enn.jahn_teller_half_filled \\
+        --doped lattice_enn.jahn_teller_doped                           # the committed JSON
 
 RUN is a run folder, a checkpoint or a pretrained name. The order is C-type: a staggered Q^x. Its
 local Ising parameter φ_i = ±(Q^x_i − mean of the neighbours) is 2 δ K/λ = 0.82 (K/λ = 1/Q0) in the
