@@ -107,6 +107,8 @@ class ItinerantMagnet(FramesRecipe):
         preset: Parameter set: ``sd_tetrahedral``, ``sd_120``, ``sd_skyrmion`` or ``sd_square``.
         temperature: Temperature of the electrons instead of the preset's.
         J: Coupling instead of the preset's.
+        twists: Boundary twists that labels average over in each direction, instead of the preset's;
+            ``n`` of them on L × L have the electrons of nL × nL with the spins repeated.
         ordered_share: Share of the random configurations that are disturbed ordered states.
         disturbed: Of the trajectories, the first so many start from a disturbed ordered state.
         damping: α of the dynamics.
@@ -122,6 +124,7 @@ class ItinerantMagnet(FramesRecipe):
     preset: str = "sd_tetrahedral"
     temperature: float | None = None
     J: float | None = None
+    twists: int | None = None
     ordered_share: float = 0.5
     disturbed: int = 0
     damping: float = 0.5
@@ -164,7 +167,7 @@ class ItinerantMagnet(FramesRecipe):
     @cached_property
     def system(self) -> SDMagnet:
         """The exact system: the preset with what is given instead."""
-        given = {"temperature": self.temperature, "J": self.J}
+        given = {"temperature": self.temperature, "J": self.J, "twists": self.twists}
         changes = {name: value for name, value in given.items() if value is not None}
         # LAPACK on any machine: the bits of a label must not depend on where it is made.
         made = create_system(self.preset, backend="lapack", **changes)
@@ -189,8 +192,8 @@ class ItinerantMagnet(FramesRecipe):
         return self.frames + 2 * self.frame_steps()[-1] + 1
 
     def seconds_per_solve(self) -> float:
-        """Rough time of one complex diagonalization of two states a site on one core."""
-        return 1e-3 + 8e-10 * (2 * self.geometry.n_sites) ** 3
+        """Rough time of one field: complex diagonalizations of two states a site on one core."""
+        return self.system.twists**2 * (1e-3 + 8e-10 * (2 * self.geometry.n_sites) ** 3)
 
     # ---- random configurations -----------------------------------------------------------------
 

@@ -74,6 +74,15 @@ def test_half_of_the_random_states_are_disturbed_order(preset):
     assert torch.equal(again.configuration(3), states[3:4])
 
 
+def test_twists_are_those_of_the_system():
+    recipe = ItinerantMagnet(
+        preset="sd_skyrmion", twists=2, temperature=0.1, **TINY | {"lattice": 12}
+    )
+    assert (recipe.system.twists, recipe.system.temperature) == (2, 0.1)
+    one = ItinerantMagnet(preset="sd_skyrmion", **TINY | {"lattice": 12})
+    assert recipe.seconds_per_solve() == 4 * one.seconds_per_solve()
+
+
 def test_the_data_module_serves_batches(tmp_path):
     assert "sd_magnet" in list_recipes()
     data = create_data(
