@@ -15,6 +15,7 @@ Writes JSON with the hardware, one entry a command.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import time
 from dataclasses import fields, replace
@@ -68,6 +69,14 @@ def measure(recipe: Any, target: str, radius: float, pairs: int) -> dict[str, fl
     return result
 
 
+def _plain(value: str) -> Any:
+    """A number where the text is one."""
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(value)
+    return value
+
+
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -82,7 +91,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     options: dict[str, Any] = dict(entry.split("=", 1) for entry in given.option)
-    plain = {k: float(v) if v.replace(".", "", 1).isdigit() else v for k, v in options.items()}
+    plain = {name: _plain(value) for name, value in options.items()}
     recipe = create_recipe(given.recipe, lattice=given.lattice, trajectories=0, random=1, **plain)
     shares = ("staggered_fraction", "ordered_share")
     free = {entry.name: 0.0 for entry in fields(recipe) if entry.name in shares}

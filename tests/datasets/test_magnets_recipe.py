@@ -75,11 +75,10 @@ def test_half_of_the_random_states_are_disturbed_order(preset):
 
 
 def test_twists_are_those_of_the_system():
-    recipe = ItinerantMagnet(
-        preset="sd_skyrmion", twists=2, temperature=0.1, **TINY | {"lattice": 12}
-    )
+    size = {"lattice": 12, "trajectories": 0}
+    recipe = ItinerantMagnet(preset="sd_skyrmion", twists=2, temperature=0.1, **size)
     assert (recipe.system.twists, recipe.system.temperature) == (2, 0.1)
-    one = ItinerantMagnet(preset="sd_skyrmion", **TINY | {"lattice": 12})
+    one = ItinerantMagnet(preset="sd_skyrmion", **size)
     assert recipe.seconds_per_solve() == 4 * one.seconds_per_solve()
 
 
