@@ -30,6 +30,8 @@ from latticezoo.symmetry.errors import InputError
 
 FORMAT = "latticezoo-checkpoint"
 FORMAT_VERSION = 1
+#: Tables of tensors that a state has.
+_TABLES = ("fields", "momenta", "forces", "memory")
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def save(path: str | os.PathLike[str], saved: Saved) -> None:
     }
     arrays = {
         f"{kind}/{name}": values.detach().cpu().numpy()
-        for kind in ("fields", "momenta", "forces")
+        for kind in _TABLES
         for name, values in getattr(state, kind).items()
     }
     for name, columns in saved.sums.items():
@@ -142,7 +144,7 @@ def load(path: str | os.PathLike[str], device: torch.device | str | None = None)
         if file.attrs["sha256"] != _seal(text, arrays).encode():
             raise InputError(f"{Path(path)} was changed or damaged; its checksum does not fit.")
     head = json.loads(text)
-    tensors: dict[str, dict[str, Tensor]] = {"fields": {}, "momenta": {}, "forces": {}}
+    tensors: dict[str, dict[str, Tensor]] = {kind: {} for kind in _TABLES}
     sums: dict[str, dict[str, np.ndarray]] = {}
     for name, array in arrays.items():
         kind, rest = name.split("/", 1)

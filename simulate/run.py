@@ -26,8 +26,10 @@ from latticezoo.simulate.checkpoint import (
 )
 from latticezoo.simulate.describe import describe, library_version
 from latticezoo.simulate.dynamics.langevin import Forces
+from latticezoo.simulate.dynamics.roll_out import RollOut
 from latticezoo.simulate.evaluate import DivergedError, ForceCalls
 from latticezoo.simulate.observers import Observer, Snapshot
+from latticezoo.simulate.propagator import PropagatorCalls
 from latticezoo.simulate.records import Recorder, Row
 from latticezoo.simulate.samples import Samples
 from latticezoo.simulate.signals import Caught, Interrupted, caught_signals
@@ -105,8 +107,9 @@ def simulate(
     the run included.
 
     Args:
-        force_field: Anything with ``forces(fields, lattice) -> dict``: an exact system, a network.
-        dynamics: :class:`Langevin`, :class:`Brownian`, …
+        force_field: Anything with ``forces(fields, lattice) -> dict``: an exact system, a network;
+            or, for a :class:`RollOut`, a :class:`~latticezoo.simulate.propagator.Propagator`.
+        dynamics: :class:`Langevin`, :class:`Brownian`, :class:`RollOut`, …
         initial: The starting state, or fields ``[R, N, C]`` by name.
         steps: Number of steps from the starting state.
         lattice: The lattice.
@@ -167,9 +170,13 @@ class _Run:
     ) -> None:
         if not isinstance(steps, int) or isinstance(steps, bool) or steps < 0:
             raise InputError(f"steps is {steps!r}; it must be a whole number, 0 or more.")
-        if not callable(getattr(force_field, "forces", None)):
+        by_itself = isinstance(dynamics, RollOut)
+        if not callable(getattr(force_field, "advance" if by_itself else "forces", None)):
             raise InputError(
-                f"{type(force_field).__name__} is no force field; it needs a method "
+                f"{type(force_field).__name__} is no propagator; a roll-out needs a method "
+                "advance(memory, lattice) that returns the next frame and the memory after it."
+                if by_itself
+                else f"{type(force_field).__name__} is no force field; it needs a method "
                 "forces(fields, lattice) that returns the forces by field name."
             )
         self.dynamics, self.lattice, self.initial = dynamics, lattice, initial
@@ -177,7 +184,8 @@ class _Run:
         self.steps = steps
         self.trajectory, self.checkpoint = trajectory, checkpoint
         invariant = bool(getattr(force_field, "batch_invariant", False))
-        self.forces = ForceCalls(
+        calls: Any = PropagatorCalls if by_itself else ForceCalls
+        self.calls = calls(
             force_field,
             lattice,
             invariant if batch_replicas is None else batch_replicas,
@@ -205,6 +213,7 @@ class _Run:
                         "time": initial.time,
                         "fields": describe(initial.fields),
                         "momenta": describe(initial.momenta),
+                        **({"memory": describe(initial.memory)} if initial.memory else {}),
                     },
                     "dynamics": describe(dynamics),
                     "force_field": describe(force_field),
@@ -217,6 +226,8 @@ class _Run:
 
     def _advice(self) -> str:
         advice = f"take a time step dt below {self.dynamics.dt:g}, or check the force field"
+        if isinstance(self.dynamics, RollOut):
+            advice = "check the propagator and the series it began with"
         if self.checkpoint and Path(self.checkpoint.path).exists():
             return f"{advice}; the last good checkpoint stays in {self.checkpoint.path}."
         return f"{advice}."
@@ -277,7 +288,7 @@ class _Run:
                 remove_leftovers(asked.path)
         if self.checkpoint is None or not Path(self.checkpoint.path).exists():
             self.recorder.restore([])
-            forces = self.forces.first(self.initial)
+            forces = self.calls.first(self.initial)
             state = self.dynamics.start(replace(self.initial, forces=forces))
             self._record(state)
             return state
@@ -308,7 +319,7 @@ class _Run:
         with self._bar(progress, state) as bar:
             while state.step < self.target and caught.number is None:
                 try:
-                    state = self.dynamics.step(state, self.forces.at(state, state.step + 1))
+                    state = self.dynamics.step(state, self.calls.at(state, state.step + 1))
                 except Exception:
                     if caught.number is None:
                         raise
@@ -348,7 +359,7 @@ class _Run:
 
     # ------------------------------------------------------------------ records and files
     def _snapshot(self, state: State) -> Snapshot:
-        return Snapshot(state, self.lattice, self.forces.force_field, self.dynamics)
+        return Snapshot(state, self.lattice, self.calls.force_field, self.dynamics)
 
     def _record(self, state: State) -> None:
         if self.trajectory and state.step % self.trajectory.every == 0:

@@ -28,6 +28,8 @@ class State:
         dt: Time step since ``origin``.
         origin: (step, time) at which this ``dt`` began; time = origin time + dt · (steps since).
             A product, not a running sum: times carry no accumulated rounding.
+        memory: What a :class:`~latticezoo.simulate.propagator.Propagator` knows besides the fields,
+            ``[R, …]`` by name; empty where forces drive.
 
     Raises:
         InputError: Shapes or replica numbers do not fit together.
@@ -41,6 +43,7 @@ class State:
     forces: Mapping[str, Tensor] = field(default_factory=dict)
     dt: float = 0.0
     origin: tuple[int, float] = (0, 0.0)
+    memory: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.fields:
@@ -59,7 +62,11 @@ class State:
             raise InputError(
                 f"the replica numbers are {list(self.replicas)}; they must differ and be 0 or more."
             )
-        for kind, table in (("field", self.fields), ("momentum", self.momenta)):
+        for kind, table in (
+            ("field", self.fields),
+            ("momentum", self.momenta),
+            ("memory", self.memory),
+        ):
             for name, values in table.items():
                 if values.shape[0] != len(self.replicas):
                     raise InputError(
@@ -100,17 +107,25 @@ class State:
             fields=take(self.fields),
             momenta=take(self.momenta),
             forces=take(self.forces),
+            memory=take(self.memory),
             replicas=tuple(self.replicas[row] for row in rows),
         )
 
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> State:
-        """The same state on another device or in another precision."""
+        """The same state on another device or in another precision.
+
+        A memory keeps its precision, which is that of its propagator.
+        """
 
         def move(table: Mapping[str, Tensor]) -> dict[str, Tensor]:
             return {name: values.to(device=device, dtype=dtype) for name, values in table.items()}
 
         return replace(
-            self, fields=move(self.fields), momenta=move(self.momenta), forces=move(self.forces)
+            self,
+            fields=move(self.fields),
+            momenta=move(self.momenta),
+            forces=move(self.forces),
+            memory={name: values.to(device=device) for name, values in self.memory.items()},
         )

@@ -232,9 +232,9 @@ class ZooModel(Learner):
         if len(images) == 1:
             return outputs
         return {
-            field.name: _mean(
+            field.name: mean_of(
                 [
-                    _flip(field, part, image)
+                    flipped(field, part, image)
                     for part, image in zip(
                         outputs[field.name].chunk(len(images)), images, strict=True
                     )
@@ -247,7 +247,7 @@ class ZooModel(Learner):
         """The inputs, and their images under the task's two-element symmetries, in one batch."""
         images = self._images()
         return {
-            field.name: torch.cat([_flip(field, fields[field.name], image) for image in images])
+            field.name: torch.cat([flipped(field, fields[field.name], image) for image in images])
             if len(images) > 1
             else fields[field.name]
             for field in self.task.inputs
@@ -293,8 +293,13 @@ class ZooModel(Learner):
             if field.name not in fields:
                 given = ", ".join(sorted(fields)) or "none"
                 raise InputError(f"input field {field.name!r} is missing; given: {given}.")
-            check_layout(field, fields[field.name], lattice)
+        self._check_fields(fields, lattice)
         _check_size(lattice, self.required_shells, self.registry_name, self.receptive_radius)
+
+    def _check_fields(self, fields: Mapping[str, Tensor], lattice: Lattice) -> None:
+        """Check the shapes of the inputs."""
+        for field in self.task.inputs:
+            check_layout(field, fields[field.name], lattice)
 
     def _cast(self, values: Tensor) -> Tensor:
         dtype = self.dtype
@@ -418,13 +423,15 @@ def _check_size(lattice: Lattice, shells: tuple[Shell, ...], name: str, radius: 
         )
 
 
-def _flip(field: Field, values: Tensor, flips: frozenset[str]) -> Tensor:
+def flipped(field: Field, values: Tensor, flips: frozenset[str]) -> Tensor:
+    """The values under some of the two-element symmetries."""
     if sum(name in flips for name in field.conjugated) % 2:
         values = values.conj()
     return -values if sum(name in flips for name in field.odd) % 2 else values
 
 
-def _mean(parts: list[Tensor]) -> Tensor:
+def mean_of(parts: list[Tensor]) -> Tensor:
+    """The mean, summed in order."""
     total = parts[0]
     for part in parts[1:]:
         total = total + part

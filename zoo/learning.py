@@ -124,6 +124,10 @@ class Learner(LightningModule):
         """Predictions that the loss of training compares with the targets."""
         return self(batch["fields"], batch["lattice"])
 
+    def evaluation_outputs(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Predictions that validation and test compare with the targets."""
+        return self(batch["fields"], batch["lattice"])
+
     def augmented(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
         """What a training step sees of a batch: the batch itself."""
         return batch
@@ -166,7 +170,7 @@ class Learner(LightningModule):
         return outputs[field.name] - batch["targets"][field.name]
 
     def _evaluation_step(self, stage: str, batch: Mapping[str, Any]) -> None:
-        outputs = self(batch["fields"], batch["lattice"])
+        outputs = self.evaluation_outputs(batch)
         loss = self.loss(outputs, batch)
         self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=batch_size(batch))
         kind = batch.get("kind")
