@@ -205,15 +205,8 @@ def write_card(
     from latticezoo.training import plots
     from latticezoo.training.results import QUANTITIES
     from latticezoo.training.runs import write_json
-    from latticezoo.zoo.pretrained import (
-        CONFIG,
-        GOLDEN,
-        WEIGHTS,
-        check_golden,
-        golden_bytes,
-        model_config,
-        weights_bytes,
-    )
+    from latticezoo.zoo.pretrained import check_golden, golden_bytes, model_config, weights_bytes
+    from latticezoo.zoo.sources import CONFIG, GOLDEN, WEIGHTS
 
     check_target(folder, force=force)
     missing = [key for key in REQUIRED if row.get(key) is None]

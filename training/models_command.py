@@ -3,6 +3,8 @@
 latticezoo models                       list all
 latticezoo models "*gcn*"               list those whose name matches
 latticezoo models --check               check hashes and golden outputs of the pretrained weights
+latticezoo models --check local-dir:cards/gcn.mine        those of a folder
+latticezoo models --check hf-hub:user/name@revision       those of a repository on the hub
 latticezoo models --data holstein       sizes for the task of another dataset
 """
 
@@ -12,12 +14,17 @@ import argparse
 import json
 from typing import Any
 
-from latticezoo.symmetry.errors import InputError
+from latticezoo.symmetry.errors import InputError, unknown
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("pattern", nargs="?", default="*", help="names to list (default all)")
+    parser.add_argument(
+        "pattern",
+        nargs="?",
+        default="*",
+        help="names to list (default all); with --check a source too",
+    )
     parser.add_argument("--check", action="store_true", help="check the pretrained weights")
     parser.add_argument("--data", default="holstein", help="dataset whose task decides the sizes")
     parser.add_argument("--json", action="store_true", help="as JSON, for programs")
@@ -53,8 +60,8 @@ def describe_models(pattern: str, data: str) -> dict[str, Any]:
         InputError: For an unknown dataset, or a pattern that nothing matches.
     """
     from latticezoo.training.names import open_data
-    from latticezoo.zoo.pretrained import list_pretrained
     from latticezoo.zoo.registry import MEMBERS, list_models, model_class
+    from latticezoo.zoo.sources import list_pretrained
 
     task = open_data(data, {}).task
     models: dict[str, Any] = {}
@@ -85,9 +92,12 @@ def _size(name: str, preset: str, task: Any) -> str:
 
 
 def _check(pattern: str) -> int:
-    from latticezoo.zoo.pretrained import check_golden, list_pretrained
+    from latticezoo.zoo.pretrained import check_golden
+    from latticezoo.zoo.sources import is_source, list_pretrained
 
-    names = list_pretrained(pattern)
+    names = [pattern] if is_source(pattern) else list_pretrained(pattern)
+    if not names:
+        raise unknown("pretrained model", pattern, list_pretrained())
     failures = 0
     for name in names:
         try:
@@ -96,7 +106,8 @@ def _check(pattern: str) -> int:
         except InputError as error:
             failures += 1
             print(f"{name}: {error}")
+    noun = "pretrained network" + "s" * (len(names) > 1)
     if failures:
-        raise InputError(f"{failures} of {len(names)} pretrained networks failed the check.")
-    print(f"{len(names)} pretrained networks checked")
+        raise InputError(f"{failures} of {len(names)} {noun} failed the check.")
+    print(f"{len(names)} {noun} checked")
     return 0

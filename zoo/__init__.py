@@ -18,7 +18,7 @@ _LAZY = {
     "Ensemble": "latticezoo.zoo.ensemble",
     "ZooModel": "latticezoo.zoo.base",
     "check_golden": "latticezoo.zoo.pretrained",
-    "list_pretrained": "latticezoo.zoo.pretrained",
+    "list_pretrained": "latticezoo.zoo.sources",
     "load_pretrained": "latticezoo.zoo.pretrained",
     **{member.class_name: member.module for member in MEMBERS.values()},
 }

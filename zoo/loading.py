@@ -1,4 +1,4 @@
-"""Networks by name: from a checkpoint, the folder of a run, a card, or the library."""
+"""Networks by name: from a checkpoint, the folder of a run, a card, the hub, or the library."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 from latticezoo.symmetry.errors import InputError, unknown
 from latticezoo.zoo.base import ZooModel
 from latticezoo.zoo.checkpoints import read_checkpoint
-from latticezoo.zoo.pretrained import CONFIG, card_folder, list_pretrained, load_pretrained
+from latticezoo.zoo.pretrained import load_pretrained
+from latticezoo.zoo.sources import CONFIG, HUB, LOCAL, card_folder, list_pretrained
 
 #: What a run folder has, and where its best weights lie in it.
 RUN_RECORD, RUN_BEST = "run.json", Path("checkpoints") / "best.ckpt"
-_LOCAL = "local-dir:"
 
 
 def load_network(name: str, *, what: str = "model", others: Sequence[str] = ()) -> ZooModel:
@@ -23,13 +23,16 @@ def load_network(name: str, *, what: str = "model", others: Sequence[str] = ()) 
 
     Args:
         name: Pretrained weights such as ``gcn.holstein_weak``; a checkpoint; the folder of a run,
-            which stands for its best weights; or the folder of a card.
+            which stands for its best weights; the folder of a card; or a repository on the hub,
+            ``hf-hub:user/name``.
         what: What the network is wanted as, for the message.
         others: Further names that the caller accepts, for the message.
 
     Raises:
         InputError: There is none of that name (the nearest are given), or it is damaged.
     """
+    if name.startswith(HUB):
+        return load_pretrained(name)
     place = _place(name, what, others)
     if place.suffix == ".ckpt":
         return ZooModel.load_from_checkpoint(place).eval()
@@ -43,11 +46,14 @@ def trained_system(name: str) -> dict[str, Any] | None:
         name: As :func:`load_network`.
 
     Returns:
-        Plain values, or None where the checkpoint or the card does not say.
+        Plain values, or None where the checkpoint or the card does not say; of a repository on
+        the hub nothing but the network is read.
 
     Raises:
         InputError: There is no network of that name, or its checkpoint is damaged.
     """
+    if name.startswith(HUB):
+        return None
     place = _place(name)
     if place.suffix == ".ckpt":
         found = read_checkpoint(place).get("latticezoo_data")
@@ -67,7 +73,7 @@ def _place(name: str, what: str = "model", others: Sequence[str] = ()) -> Path:
         return path
     if (path / RUN_RECORD).exists():
         return path / RUN_BEST
-    if name.startswith(_LOCAL) or name in list_pretrained():
+    if name.startswith(LOCAL) or name in list_pretrained():
         return card_folder(name)
     if (path / CONFIG).exists():
         return path

@@ -7,18 +7,16 @@ A card is a folder with
 * ``model.safetensors``: parameters and buffers, the standardization among them;
 * ``golden.safetensors``: inputs, and the outputs that these weights gave for them.
 
-Nothing is unpickled, and nothing is parsed before its hash has been checked. This module reads;
-:mod:`latticezoo.training` writes the folders, from :func:`model_config`, :func:`weights_bytes` and
-:func:`golden_bytes`, which only compute.
+Nothing is unpickled, and nothing is parsed before its hash has been checked; that holds for
+installed cards, folders and repositories on the hub alike (:mod:`latticezoo.zoo.sources`). This
+module reads; :mod:`latticezoo.training` writes the folders, from :func:`model_config`,
+:func:`weights_bytes` and :func:`golden_bytes`, which only compute.
 """
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
-import importlib.resources
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,13 +24,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latticezoo.symmetry.errors import InputError, unknown
+from latticezoo.symmetry.errors import InputError
 from latticezoo.symmetry.groups import CONVENTION_VERSION
 from latticezoo.symmetry.lattices import Lattice
 from latticezoo.zoo.base import ZooModel
+from latticezoo.zoo.registry import model_class
+from latticezoo.zoo.sources import CONFIG, GOLDEN, WEIGHTS, Card, list_pretrained, open_card
+
+__all__ = [
+    "check_golden",
+    "golden_bytes",
+    "list_pretrained",
+    "load_pretrained",
+    "model_config",
+    "weights_bytes",
+]
 
 FORMAT = "latticezoo-weights-1"
-CONFIG, WEIGHTS, GOLDEN = "config.json", "model.safetensors", "golden.safetensors"
 
 #: Keys that a config.json must have, and may have.
 REQUIRED_KEYS = frozenset({"format", "convention_version", "model", "task", "options", "sha256"})
@@ -47,28 +55,21 @@ ALLOWED_KEYS = REQUIRED_KEYS | {
 #: Largest deviation from the golden outputs, as a share of the largest of them.
 GOLDEN_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}
 
-_NAME = re.compile(r"[a-z0-9_]+(?:\.[a-z0-9_]+)*")
-_LOCAL = "local-dir:"
-
-
-def list_pretrained(pattern: str = "*") -> list[str]:
-    """Names of the networks that come with the library and match a pattern, sorted."""
-    folder = importlib.resources.files("latticezoo.model_cards")
-    names = [entry.name for entry in folder.iterdir() if entry.joinpath(CONFIG).is_file()]
-    return sorted(fnmatch.filter(names, pattern))
-
 
 def load_pretrained(
     name: str | Path,
     *,
+    revision: str | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> ZooModel:
     """Load a network with its weights, in eval mode.
 
     Args:
-        name: One of :func:`list_pretrained`, such as ``"gcn.holstein_weak"``; or a folder, as a
-            path or as ``"local-dir:PATH"``.
+        name: One of :func:`list_pretrained`, such as ``"gcn.holstein_weak"``; a folder, as a path
+            or as ``"local-dir:PATH"``; or a repository on the Hugging Face hub,
+            ``"hf-hub:user/name"`` or ``"hf-hub:user/name@revision"``.
+        revision: Branch, tag or commit on the hub, in the place of ``@revision``.
         device: Where the network shall be; the CPU by default.
         dtype: Its floating-point type; that of the saved weights by default.
 
@@ -80,31 +81,22 @@ def load_pretrained(
             or option that is unknown, other representation conventions, or weights that do not
             fit. The sentence says which.
     """
-    folder = card_folder(name)
-    config = read_config(folder)
-    weights = _read_tensors(folder, WEIGHTS, config)
+    card = open_card(name, revision)
+    network = _load(card, read_config(card))
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise InputError(f"dtype {dtype} is no floating-point type, such as torch.float64.")
     try:
-        network = ZooModel.from_config(config)
-    except (TypeError, KeyError) as error:
-        raise InputError(f"{folder / CONFIG} describes no network: {error}.") from error
-    own = network.state_dict()
-    for key in sorted({*own, *weights}):
-        if key not in own or key not in weights or own[key].shape != weights[key].shape:
-            raise InputError(
-                f"the weights in {folder} do not fit the network {config['model']!r}: {key!r} "
-                "is missing, unexpected, or of another shape."
-            )
-    saved = next((value.dtype for value in weights.values() if value.is_floating_point()), None)
-    network = network.to(dtype=saved)
-    network.load_state_dict(weights)
-    return network.to(device=device, dtype=dtype).eval()
+        return network.to(device=device, dtype=dtype)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"the device {str(device)!r} is not to be had here.") from error
 
 
-def check_golden(name: str | Path) -> float:
+def check_golden(name: str | Path, revision: str | None = None) -> float:
     """Compare a network's outputs with those that were saved beside its weights.
 
     Args:
         name: As :func:`load_pretrained`.
+        revision: As :func:`load_pretrained`.
 
     Returns:
         The largest deviation as a share of the largest output.
@@ -113,12 +105,12 @@ def check_golden(name: str | Path) -> float:
         InputError: As :func:`load_pretrained`; when the golden file is missing or damaged, or the
             outputs differ by more than rounding.
     """
-    network = load_pretrained(name)
-    folder = card_folder(name)
-    config = read_config(folder)
+    card = open_card(name, revision)
+    config = read_config(card)
+    network = _load(card, config)
     if GOLDEN not in config["sha256"] or "golden_lattice" not in config:
-        raise InputError(f"{folder} has no golden outputs to compare with.")
-    tensors = _read_tensors(folder, GOLDEN, config)
+        raise InputError(f"{card} has no golden outputs to compare with.")
+    tensors = _read_tensors(card, GOLDEN, config)
     lattice = Lattice.parse(config["golden_lattice"])
     dtype = next(network.parameters()).dtype
     fields, expected = (
@@ -131,7 +123,7 @@ def check_golden(name: str | Path) -> float:
     )
     missing = [field.name for field in network.task.targets if field.name not in expected]
     if missing:
-        raise InputError(f"the golden outputs in {folder} lack {', '.join(missing)}.")
+        raise InputError(f"the golden outputs in {card} lack {', '.join(missing)}.")
     with torch.no_grad():
         found = network(fields, lattice)
     worst = max(
@@ -140,7 +132,7 @@ def check_golden(name: str | Path) -> float:
     )
     if not worst <= GOLDEN_TOLERANCE[dtype]:
         raise InputError(
-            f"the network in {folder} does not reproduce its golden outputs: it deviates by "
+            f"the network in {card} does not reproduce its golden outputs: it deviates by "
             f"{worst:.1e} of the largest."
         )
     return worst
@@ -149,39 +141,46 @@ def check_golden(name: str | Path) -> float:
 # ---- reading -----------------------------------------------------------------------------------
 
 
-def card_folder(name: str | Path) -> Path:
-    """The folder that a name stands for.
+def _load(card: Card, config: Mapping[str, Any]) -> ZooModel:
+    """The network of a card, in eval mode on the CPU."""
+    model_class(config["model"])  # an unknown one is refused before the weights are read
+    weights = _read_tensors(card, WEIGHTS, config)
+    try:
+        network = ZooModel.from_config(config)
+    except InputError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise InputError(f"{card}/{CONFIG} describes no network: {_first_line(error)}.") from error
+    own = network.state_dict()
+    for key in sorted({*own, *weights}):
+        if key not in own or key not in weights or own[key].shape != weights[key].shape:
+            raise InputError(
+                f"the weights in {card} do not fit the network {config['model']!r}: {key!r} "
+                "is missing, unexpected, or of another shape."
+            )
+    saved = next((value.dtype for value in weights.values() if value.is_floating_point()), None)
+    if saved not in GOLDEN_TOLERANCE:
+        raise InputError(f"the weights in {card} must be float32 or float64, not {saved}.")
+    network = network.to(dtype=saved)
+    network.load_state_dict(weights)
+    return network.eval()
 
-    Raises:
-        InputError: For an unknown name, with the nearest ones, or a folder that is not there.
-    """
-    if isinstance(name, str):
-        if name.startswith(_LOCAL):
-            return _existing(Path(name.removeprefix(_LOCAL)))
-        if _NAME.fullmatch(name):
-            folder = Path(str(importlib.resources.files("latticezoo.model_cards"))) / name
-            if (folder / CONFIG).is_file():
-                return folder
-            raise unknown("pretrained model", name, list_pretrained())
-    return _existing(Path(name))
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
-def _existing(folder: Path) -> Path:
-    if not (folder / CONFIG).is_file():
-        raise InputError(f"{str(folder)!r} is not a folder with pretrained weights: no {CONFIG}.")
-    return folder
-
-
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(card: Card) -> dict[str, Any]:
     """Read and check a config.json: keys, format, conventions, file names.
 
     Raises:
         InputError: Naming what is wrong.
     """
-    path = folder / CONFIG
+    path = f"{card}/{CONFIG}"
+    data = card.read(CONFIG)
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        config = json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as JSON; it is damaged.") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise InputError(f"{path} is not in the format {FORMAT!r}.")
@@ -203,7 +202,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _read_tensors(folder: Path, file: str, config: Mapping[str, Any]) -> dict[str, Tensor]:
+def _read_tensors(card: Card, file: str, config: Mapping[str, Any]) -> dict[str, Tensor]:
     """Read a safetensors file whose hash is right.
 
     Raises:
@@ -212,20 +211,36 @@ def _read_tensors(folder: Path, file: str, config: Mapping[str, Any]) -> dict[st
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    path = folder / file
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+    path = f"{card}/{file}"
+    data = card.read(file)
     if hashlib.sha256(data).hexdigest() != config["sha256"][file]:
         raise InputError(
             f"{path} is not the file that {CONFIG} describes (its sha256 differs); it was changed "
             "or cut off."
         )
+    _check_header(data, path)
     try:
         return load(data)
     except (SafetensorError, ValueError, KeyError) as error:
         raise InputError(f"{path} is not a safetensors file.") from error
+
+
+def _check_header(data: bytes, path: str) -> None:
+    """Refuse what does not begin as a safetensors file: the length of a JSON table, and the table.
+
+    Raises:
+        InputError: Naming a pickle, which a disguise is for, as what it is.
+    """
+    length = int.from_bytes(data[:8], "little")
+    if data[8:9] == b"{" and length <= len(data) - 8:
+        return
+    # torch.save writes a zip archive with a pickle in it; plain pickles begin with their protocol.
+    if data[:4] == b"PK\x03\x04" or (data[:1] == b"\x80" and data[1:2] <= b"\x05"):
+        raise InputError(
+            f"{path} is not a safetensors file but a pickle, which could run code; nothing of it "
+            "was opened."
+        )
+    raise InputError(f"{path} is not a safetensors file.")
 
 
 # ---- what the writing side needs ---------------------------------------------------------------

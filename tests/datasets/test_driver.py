@@ -24,8 +24,9 @@ from latticezoo.simulate.dynamics.langevin import Langevin
 from latticezoo.simulate.run import simulate
 from latticezoo.symmetry.errors import InputError
 from latticezoo.zoo.loading import load_network, trained_system
-from latticezoo.zoo.pretrained import card_folder, load_pretrained, model_config, weights_bytes
+from latticezoo.zoo.pretrained import load_pretrained, model_config, weights_bytes
 from latticezoo.zoo.registry import create_model
+from latticezoo.zoo.sources import card_folder
 
 DRIVER = "gcn.holstein_weak"
 UNDRIVEN = {"lattice": 6, "random": 6, "trajectories": 5, "frames": 3, "last_time": 3.0, "seed": 1}
