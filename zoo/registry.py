@@ -36,6 +36,11 @@ class Member(NamedTuple):
 
 #: Networks of the library by registry name.
 MEMBERS: dict[str, Member] = {
+    "autoregression": Member(
+        "latticezoo.zoo.autoregression",
+        "Autoregression",
+        "the next frame of a series as a linear combination of the last ones",
+    ),
     "descriptor_mlp": Member(
         "latticezoo.zoo.descriptor_mlp",
         "DescriptorMLP",
@@ -65,6 +70,11 @@ MEMBERS: dict[str, Member] = {
         "latticezoo.zoo.steerable_cnn",
         "SteerableCNN",
         "escnn's steerable convolutions on the square lattice (extra escnn), direct or by energy",
+    ),
+    "wilson_gnn": Member(
+        "latticezoo.zoo.wilson_gnn",
+        "WilsonGNN",
+        "messages between sites, links and plaquettes of gauge-invariant loops (Z2, U(1))",
     ),
 }
 
