@@ -110,7 +110,9 @@ class Field:
         return self.point_dim(lattice) * _internal_dim(self.internal)
 
 
-def transform(field: Field, values: Tensor, element: Element) -> Tensor:
+def transform(
+    field: Field, values: Tensor, element: Element, links: Tensor | None = None
+) -> Tensor:
     """Act with a symmetry element on the values of a field.
 
     The two-element symmetries act first, then the internal or gauge group, then the point
@@ -120,6 +122,9 @@ def transform(field: Field, values: Tensor, element: Element) -> Tensor:
         field: The type of the values.
         values: In the layout of the field's support (see the module's table).
         element: The group element; its lattice fixes the sites.
+        links: Gauge links of the same configuration, not yet transformed. They are needed where
+            electric fields, ``"adjoint"`` values at the start of links, meet an element that
+            reverses links: the field at the other end is −U† E U.
 
     Returns:
         The transformed values, same shape.
@@ -128,6 +133,8 @@ def transform(field: Field, values: Tensor, element: Element) -> Tensor:
         InputError: When the layout does not fit the field.
     """
     check_layout(field, values, element.lattice)
+    if links is not None and field.support == "link" and field.internal == "adjoint":
+        return _transform_electric(values, element, links)
     for name in element.flips:
         if name in field.conjugated:
             values = values.conj()
@@ -192,6 +199,15 @@ def _act_internally(field: Field, values: Tensor, element: Element) -> Tensor:
         split = values.unflatten(-1, (dim, -1)).movedim(-2, 1)  # [batch, point, sites, internal]
         return group.act(g, split, field.internal).movedim(1, -2).flatten(-2)
     return group.act(g, values, field.internal)
+
+
+def _transform_electric(values: Tensor, element: Element, links: Tensor) -> Tensor:
+    """Transform E = E^a σ^a/2 at the start of links through iEU, which transforms as U does."""
+    from latticezoo.symmetry.internal import SU2
+
+    kind = Field("U", "link", internal="link", conjugated=("charge_conjugation",))
+    moved = transform(kind, 1j * SU2.matrix(values) @ links, element)
+    return SU2.components(-1j * moved @ transform(kind, links, element).mH)
 
 
 def _is_gauge_kind(kind: str | int | None) -> bool:

@@ -163,6 +163,7 @@ def equivariance_error(
         inputs = random_inputs(task, lattice, batch, dtype, generator)
     else:
         inputs = dict(fields)
+    links = next((inputs[f.name] for f in task.inputs if f.internal == "link"), None)
     size = next(iter(inputs.values())).shape[0]
     elements: Iterable[Element] = group.finite()
     if not group.is_finite:
@@ -176,12 +177,12 @@ def equivariance_error(
     per_call = max(1, chunk_sites // (size * lattice.n_sites))
     while chunk := list(islice(iterator, per_call)):
         count += len(chunk)
-        outputs = _evaluate(model, task, inputs, lattice, chunk)
+        outputs = _evaluate(model, task, inputs, lattice, chunk, links)
         for field in task.targets:
             scale = max(float(reference[field.name].abs().max()), torch.finfo(dtype).tiny)
             for position, element in enumerate(chunk):
                 found = outputs[field.name][position * size : (position + 1) * size]
-                expected = transform(field, reference[field.name], element)
+                expected = transform(field, reference[field.name], element, links)
                 error = float((found - expected).abs().max()) / scale
                 if not error <= errors[field.name]:  # NaN counts as the worst
                     errors[field.name] = error
@@ -198,9 +199,10 @@ def _evaluate(
     inputs: Mapping[str, Tensor],
     lattice: Lattice,
     elements: Sequence[Element],
+    links: Tensor | None,
 ) -> Mapping[str, Tensor]:
     moved = {
-        field.name: torch.cat([transform(field, inputs[field.name], g) for g in elements])
+        field.name: torch.cat([transform(field, inputs[field.name], g, links) for g in elements])
         for field in task.inputs
     }
     with torch.no_grad():

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -181,7 +182,7 @@ def averaged_state(
     common = (tuple(_double(h) for h in matrices), float(temperature), n_electrons, mu)
     if workers > 1 and len(items) > 1:
         return _collect(pool().map(solve_averages, items, common, count=workers), device)
-    with _controller().limit(limits=1, user_api="blas"):
+    with one_thread():
         return _collect(solve_averages(items, *common), device)
 
 
@@ -246,8 +247,13 @@ def _solve_by_lapack(
         function, common = solve_matrices, filling
     if workers > 1 and len(items) > 1:
         return pool().map(function, items, common, count=workers)
-    with _controller().limit(limits=1, user_api="blas"):
+    with one_thread():
         return function(items, *common)
+
+
+def one_thread() -> AbstractContextManager[Any]:
+    """Inside, LAPACK runs on one thread: on two it is slower, and its bits may differ."""
+    return _controller().limit(limits=1, user_api="blas")
 
 
 @cache

@@ -7,11 +7,21 @@ from dataclasses import fields, replace
 from typing import Any
 
 from latticezoo.simulate.forcefield import System
-from latticezoo.simulate.systems import classical, heisenberg, holstein, jahn_teller, sd_magnet
+from latticezoo.simulate.systems import (
+    classical,
+    gauge_fermions,
+    heisenberg,
+    holstein,
+    jahn_teller,
+    quantum_link,
+    sd_magnet,
+)
 from latticezoo.simulate.systems.classical import Gradients, Springs
+from latticezoo.simulate.systems.gauge_fermions import GaugeFermions
 from latticezoo.simulate.systems.heisenberg import Heisenberg
 from latticezoo.simulate.systems.holstein import Holstein
 from latticezoo.simulate.systems.jahn_teller import JahnTeller
+from latticezoo.simulate.systems.quantum_link import QuantumLink
 from latticezoo.simulate.systems.sd_magnet import SDMagnet
 from latticezoo.symmetry.errors import InputError, unknown
 
@@ -23,6 +33,8 @@ system_registry: dict[str, type[System]] = {
     "springs": Springs,
     "gradients": Gradients,
     "heisenberg": Heisenberg,
+    "gauge_fermions": GaugeFermions,
+    "quantum_link": QuantumLink,
 }
 
 #: Named parameter sets of all systems.
@@ -32,6 +44,8 @@ PRESETS: dict[str, System] = {
     **sd_magnet.PRESETS,
     **classical.PRESETS,
     **heisenberg.PRESETS,
+    **gauge_fermions.PRESETS,
+    **quantum_link.PRESETS,
 }
 
 
