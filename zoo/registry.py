@@ -76,6 +76,11 @@ MEMBERS: dict[str, Member] = {
         "WilsonGNN",
         "messages between sites, links and plaquettes of gauge-invariant loops (Z2, U(1))",
     ),
+    "wilson_gnn": Member(
+        "latticezoo.zoo.wilson_gnn",
+        "WilsonGNN",
+        "messages between sites, links and plaquettes of gauge-invariant loops (Z2, U(1))",
+    ),
 }
 
 _registered: dict[str, type[ZooModel]] = {}

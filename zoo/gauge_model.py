@@ -1,0 +1,189 @@
+"""Base of the networks on gauge links: what they serve, and forces as Lie derivatives."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from latticezoo.symmetry.errors import unknown
+from latticezoo.symmetry.fields import Field
+from latticezoo.symmetry.internal import SU2
+from latticezoo.symmetry.lattices import Lattice
+from latticezoo.symmetry.tasks import Task
+from latticezoo.zoo.energy_model import EnergyModel
+from latticezoo.zoo.layers.energies import Energy, negative_gradient
+
+OUTPUTS = ("energy", "direct")
+
+
+class GaugeModel(EnergyModel):
+    """A network on the links of the square lattice.
+
+    Targets are numbers of the whole lattice (means over the sites of local contributions), of
+    sites, of links, currents (of links, with a sign for their direction) and, for SU(2), forces in
+    the adjoint representation. Forces paired with the links are minus the left Lie derivatives of
+    the learned energy with ``output="energy"``, and are read out directly with ``"direct"``. A
+    target that transforms as the links do (the field on the link spins of a quantum link model) is
+    minus the gradient of the learned energy by real and imaginary parts.
+
+    A subclass implements :meth:`features`, :meth:`local_energies` and :meth:`read`.
+    """
+
+    #: Gauge groups that it serves.
+    groups: ClassVar[tuple[str, ...]] = ()
+
+    def check_task(self) -> None:
+        """Refuse a task that it cannot serve, and note which symmetries it has by construction.
+
+        Raises:
+            InputError: In the name of the model.
+        """
+        task = self.task
+        if self.options.get("output", "energy") not in OUTPUTS:
+            raise unknown("output", self.options["output"], OUTPUTS)
+        if task.family != "square":
+            raise self.refuse(f"it runs on square lattices, not {task.family}.")
+        links = [field for field in task.inputs if is_links(field, task)]
+        if len(links) != 1 or task.gauge not in self.groups or task.internal:
+            raise self.refuse(
+                f"it takes the links of one gauge group, {' or '.join(self.groups)}, as its input."
+            )
+        self.links = links[0]
+        self.scalars = [field for field in task.inputs if field is not self.links]
+        for field in self.scalars:
+            if kind_of(field, task) != "site":
+                raise self.refuse(
+                    f"beside links it takes invariant numbers of the sites, but {field.name!r} "
+                    "is none."
+                )
+        self.kinds = {field.name: kind_of(field, task) for field in task.targets}
+        for name, kind in self.kinds.items():
+            if kind is None or (kind == "adjoint" and task.gauge != "SU2"):
+                raise self.refuse(
+                    f"the target {name!r} is neither an invariant number nor a current or force "
+                    "on links."
+                )
+        if set(task.flips) - set(self.links.conjugated) - set(self.links.odd):
+            raise self.refuse("one of its two-element symmetries does not act on the links.")
+        self.built_in_flips = frozenset(task.flips)
+        wants_energy = self.options.get("output", "energy") == "energy"
+        self.derived = dict(task.conservative) if wants_energy else {}
+        if any(source != self.links.name for source in self.derived.values()):
+            raise self.refuse("its forces act on something else than links.")
+        for name, kind in self.kinds.items():
+            if kind == "field" and name not in self.derived:
+                raise self.refuse(f"the target {name!r} is learned as the gradient of an energy.")
+
+    @property
+    def energy(self) -> Any:
+        """``energy(fields, lattice)``, ``[batch]``; only where targets derive from it.
+
+        Raises:
+            AttributeError: When none does.
+        """
+        if not self.derived:
+            raise AttributeError(f"this {self.registry_name} learns no energy")
+        return self._energy
+
+    # ---- what a subclass provides --------------------------------------------------------------
+
+    @abstractmethod
+    def features(self, fields: Mapping[str, Tensor], lattice: Lattice) -> Any:
+        """What the links look like around every place."""
+
+    @abstractmethod
+    def local_energies(self, features: Any) -> Tensor:
+        """Standardized energies ``[batch, sites]``, of which forces are the derivatives."""
+
+    @abstractmethod
+    def read(self, features: Any) -> dict[str, Tensor]:
+        """Standardized values of all targets that are read out directly."""
+
+    # ---- evaluation ----------------------------------------------------------------------------
+
+    def direct(self, kind: str | None = None) -> list[Field]:
+        """Targets that are read out, of all kinds or of one."""
+        chosen = [field for field in self.task.targets if field.name not in self.derived]
+        if self.derived:  # the learned energy gives that of the whole lattice too
+            chosen = [field for field in chosen if self.kinds[field.name] != "global"]
+        return [field for field in chosen if kind in (None, self.kinds[field.name])]
+
+    def predict(self, fields: dict[str, Tensor], lattice: Lattice) -> dict[str, Tensor]:
+        """Map standardized inputs to standardized targets."""
+        if not self.derived:
+            return self.read(self.features(fields, lattice))
+        found: dict[str, Tensor] = {}
+
+        def energy(given: dict[str, Tensor]) -> Tensor:
+            features = self.features(given, lattice)
+            found.update(self.read(features))
+            local = self.local_energies(features)
+            for name, kind in self.kinds.items():
+                if kind == "global":
+                    found[name] = self._unit() * local.mean(1, keepdim=True)
+                    found[name] = found[name] / self.target_scaling.scale(name)
+            return local.sum(1)
+
+        (slope,) = negative_gradient(energy, fields, [self.links.name])
+        if not torch.is_grad_enabled():
+            found = {name: values.detach() for name, values in found.items()}
+        for name in self.derived:
+            plain = self.kinds[name] == "field"
+            found[name] = slope if plain else _lie_derivative(slope, fields[self.links.name])
+        return found
+
+    def energy_function(self, lattice: Lattice) -> Energy:
+        """Sum of the local energies."""
+        return lambda given: self.local_energies(self.features(given, lattice)).sum(1)
+
+    def _unit(self) -> Tensor:
+        """Unit of the learned energy."""
+        (target, source), *_ = self.task.conservative
+        return self.target_scaling.scale(target)[0] * self.input_scaling.scale(source)[0]
+
+    def _energy(self, fields: Mapping[str, Tensor], lattice: Lattice) -> Tensor:
+        self._check_input(fields, lattice)
+        given = {field.name: self._cast(fields[field.name]) for field in self.task.inputs}
+        given = self.input_scaling.normalize(given)
+        return self._unit() * self.energy_function(lattice)(given)
+
+
+def is_links(field: Field, task: Task) -> bool:
+    """Whether an input holds the links of the task's gauge group."""
+    return field.support == "link" and field.internal == "link" and task.gauge is not None
+
+
+def kind_of(field: Field, task: Task) -> str | None:
+    """What a field is to a network on links: ``global``, ``site``, ``link``, ``current``,
+    ``adjoint``, ``field`` (what transforms as the links do), or None for anything else.
+    """
+    flipped = set(task.flips) & {*field.odd, *field.conjugated}
+    if is_links(field, task):
+        return "field"
+    if field.support == "link" and field.internal == "adjoint":
+        return None if flipped else "adjoint"
+    if field.internal is not None:
+        return None
+    if field.support in ("site", "global"):
+        trivial = all(part.lstrip("0123456789x") == "A1" for part in field.point.split("+"))
+        return field.support if trivial and not flipped else None
+    if field.support != "link":
+        return None
+    if field.oriented:
+        return "current" if flipped and flipped <= set(field.odd) else None
+    return None if flipped else "link"
+
+
+def _lie_derivative(slope: Tensor, links: Tensor) -> Tensor:
+    """Minus the left Lie derivative of an energy, from minus its plain derivative.
+
+    At U → exp(iεT^a) U the energy changes by ε Re Tr(g† iT^a U), with g its derivative by the
+    entries of U. U(1): ``[B, N, D]``; SU(2): ``[B, N, D, 3]``, T^a = σ^a/2.
+    """
+    if slope.dim() == 5:
+        return 0.5 * SU2.components(1j * (links @ slope.mH))
+    return (slope.conj() * 1j * links).real
