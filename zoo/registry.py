@@ -46,6 +46,11 @@ MEMBERS: dict[str, Member] = {
         "DescriptorMLP",
         "symmetry-invariant features of the surroundings, then a multilayer perceptron",
     ),
+    "echo_state": Member(
+        "latticezoo.zoo.echo_state",
+        "EchoState",
+        "series of site fields or numbers: a random reservoir, a linear read-out fit in one pass",
+    ),
     "energy_gnn": Member(
         "latticezoo.zoo.energy_gnn",
         "EnergyGNN",
@@ -70,11 +75,6 @@ MEMBERS: dict[str, Member] = {
         "latticezoo.zoo.steerable_cnn",
         "SteerableCNN",
         "escnn's steerable convolutions on the square lattice (extra escnn), direct or by energy",
-    ),
-    "wilson_gnn": Member(
-        "latticezoo.zoo.wilson_gnn",
-        "WilsonGNN",
-        "messages between sites, links and plaquettes of gauge-invariant loops (Z2, U(1))",
     ),
     "wilson_gnn": Member(
         "latticezoo.zoo.wilson_gnn",

@@ -18,7 +18,8 @@ from latticezoo.zoo.learning import batch_statistics
 
 #: What a network knows of the past: plain tensors, the first axis of each the batch.
 Memory = dict[str, Tensor]
-_NEXT = "next/"
+#: Before the name of a field in a memory: its predicted next frame.
+NEXT = "next/"
 #: Batches from which the size of increments is taken.
 _CALIBRATION_BATCHES = 64
 
@@ -162,8 +163,8 @@ class SequenceModel(ZooModel):
             The frame that was taken in, ``[B, …]`` by name, and the memory after it.
         """
         if frame is None:
-            frame = {field.name: memory[_NEXT + field.name] for field in self.task.targets}
-        own = {name: v for name, v in memory.items() if not name.startswith(_NEXT)}
+            frame = {field.name: memory[NEXT + field.name] for field in self.task.targets}
+        own = {name: v for name, v in memory.items() if not name.startswith(NEXT)}
         if len(self._images()) > 1:
             own = {name: values.flatten(0, 1) for name, values in own.items()}
         inputs = {field.name: self._cast(frame[field.name]) for field in self.task.inputs}
@@ -245,7 +246,7 @@ class SequenceModel(ZooModel):
         if images > 1:
             memory = {k: v.unflatten(0, (-1, images)) for k, v in memory.items()}
         frame = self._mean_over_images(found)
-        return {**memory, **{_NEXT + name: values for name, values in frame.items()}}
+        return {**memory, **{NEXT + name: values for name, values in frame.items()}}
 
     def _check_fields(self, fields: Mapping[str, Tensor], lattice: Lattice) -> None:
         for field in self.task.inputs:
