@@ -144,6 +144,12 @@ class System(ABC):
                 )
 
 
+def in_precision(values: Tensor, like: Tensor) -> Tensor:
+    """Values on the device and in the precision of others; complex ones stay complex."""
+    real = like.dtype.to_real() if like.is_complex() else like.dtype
+    return values.to(like.device, real.to_complex() if values.is_complex() else real)
+
+
 @dataclass(frozen=True)
 class LearnedForceField:
     """A network in the place of the electrons of a system.
@@ -186,7 +192,7 @@ class LearnedForceField:
     def _assemble(
         self, predictions: Fields, like: Tensor, fields: Fields, lattice: Lattice
     ) -> dict[str, Tensor]:
-        found = {name: values.to(like) for name, values in predictions.items()}
+        found = {name: in_precision(values, like) for name, values in predictions.items()}
         return self.system.assemble(found, fields, lattice)
 
     @property
@@ -244,7 +250,7 @@ class LearnedForceField:
         """Values in the precision and on the device of the network's weights."""
         weights = self.model.parameters() if isinstance(self.model, torch.nn.Module) else ()
         weight = next(iter(weights), None)
-        return values if weight is None else values.to(weight)
+        return values if weight is None else in_precision(values, weight)
 
     def density_from_forces(self, fields: Fields, forces: Fields, lattice: Lattice) -> Tensor:
         """Density ⟨n⟩ that belongs to total forces, where the system can read it off."""

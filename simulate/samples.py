@@ -70,7 +70,7 @@ class Samples:
                 f"observer {observer.label!r} gave {shape} for {count} replicas; it must give a "
                 "tensor whose first axis is the replicas."
             )
-        return values.detach().cpu().numpy()
+        return values.detach().cpu().resolve_conj().numpy()
 
     def _add(self, name: str, values: np.ndarray, step: int, time: float) -> None:
         old = self.sums.get(name)

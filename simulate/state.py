@@ -16,7 +16,8 @@ class State:
     """Fields, momenta and forces of R replicas at one step. Steps make new states; none is edited.
 
     Attributes:
-        fields: Name to values ``[R, N, C]``.
+        fields: Name to values ``[R, N, C]``, those of links ``[R, N, D, …]``; gauge links are
+            complex.
         momenta: Name to momenta, shaped as the fields; empty for first-order dynamics, and filled
             with zeros by :class:`~latticezoo.simulate.dynamics.langevin.Langevin` when empty.
         replicas: The R replica numbers. They address the noise, so replicas (5, 6, 7) alone give
@@ -49,10 +50,10 @@ class State:
         if not self.fields:
             raise InputError("the starting state has no field; give at least one, such as Q.")
         for name, values in self.fields.items():
-            if values.ndim < 2 or not values.is_floating_point():
+            if values.ndim < 2 or not (values.is_floating_point() or values.is_complex()):
                 raise InputError(
                     f"field {name!r} has shape {list(values.shape)} and type {values.dtype}; a "
-                    "state needs real numbers shaped [replicas, sites, channels]."
+                    "state needs real or complex numbers shaped [replicas, sites, channels]."
                 )
         size = next(iter(self.fields.values())).shape[0]
         if not self.replicas:

@@ -78,9 +78,14 @@ class Trajectory:
         for quantity in self.quantities:
             table: Mapping[str, Tensor] = getattr(state, quantity)
             for name, values in table.items():
-                array = values.detach().cpu().numpy()
-                row[f"{quantity}/{name}"] = array.astype(self.dtype) if self.dtype else array
+                array = values.detach().cpu().resolve_conj().numpy()
+                row[f"{quantity}/{name}"] = array.astype(self._type_of(array), copy=False)
         return row
+
+    def _type_of(self, array: np.ndarray) -> np.dtype:
+        """Type to write an array in: complex numbers stay complex."""
+        kind = np.dtype(self.dtype) if self.dtype else array.dtype
+        return np.result_type(kind, np.complex64) if np.iscomplexobj(array) else kind
 
 
 def check_every(every: int, what: str) -> None:

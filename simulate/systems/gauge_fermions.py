@@ -286,17 +286,27 @@ class GaugeFermions(System):
         """Minus the left Lie derivatives of :meth:`energy`; for Z2 minus the flip costs.
 
         Returns:
-            ``U``: ``[B, N, D]``, for SU(2) ``[B, N, D, 3]``, float64.
+            ``E``, the field that they change: ``[B, N, D]`` for U(1), ``[B, N, D, 3]`` for SU(2);
+            for Z2, where there is none, ``U``: ``[B, N, D]``. All float64.
         """
+        self.check(fields, lattice)
+        return self._total(self._fermion_part(fields, lattice), fields, lattice)
+
+    def _fermion_part(self, fields: Fields, lattice: Lattice) -> Tensor | None:
         if self.t == 0:
-            self.check(fields, lattice)
-            return {"U": self.plaquette_force(fields, lattice)}
+            return None
         if self.group == "Z2":
-            found = self.electrons(fields, lattice, self._wanted(("flip_cost",)))
-            assert found.flip_costs is not None
-            return {"U": self.plaquette_force(fields, lattice) - found.flip_costs}
-        found = self.electrons(fields, lattice)
-        return {"U": self.fermion_force(found, fields) + self.plaquette_force(fields, lattice)}
+            costs = self.electrons(fields, lattice, self._wanted(("flip_cost",))).flip_costs
+            assert costs is not None
+            return -costs
+        return self.fermion_force(self.electrons(fields, lattice), fields)
+
+    def _total(
+        self, fermions: Tensor | None, fields: Fields, lattice: Lattice
+    ) -> dict[str, Tensor]:
+        known = self.plaquette_force(fields, lattice)
+        total = known if fermions is None else fermions + known.to(fermions)
+        return {"U" if self.group == "Z2" else "E": total}
 
     def plaquette_energy(self, fields: Fields, lattice: Lattice) -> Tensor:
         """κ Σ_p (1 − Re Tr W_p/d), ``[B]`` float64."""
@@ -401,7 +411,7 @@ class GaugeFermions(System):
         """Total forces from predicted forces, currents (U(1)) or flip costs (Z2).
 
         Returns:
-            ``U``, shaped as in :meth:`forces`.
+            As :meth:`forces`.
 
         Raises:
             InputError: When none of them is predicted.
@@ -417,7 +427,7 @@ class GaugeFermions(System):
             raise InputError(
                 f"forces on links need a predicted force, current or flip_cost, not {given}."
             )
-        return {"U": force + self.plaquette_force(fields, lattice).to(force)}
+        return self._total(force, fields, lattice)
 
     def assemble_energy(
         self, energy: Tensor, target: str, fields: Fields, lattice: Lattice
