@@ -31,6 +31,7 @@ class Batch(Mapping[str, Any]):
         kind: ``[B]`` int64: 0 random configuration, 1 frame of a trajectory.
         energy: ``[B]`` total (free) energy in units of t, if the data have it.
         chemical_potential: ``[B]``, in units of t, if the data have it.
+        scored: Of windows of time series, the number of last frames by which networks are judged.
         lattice: The lattice of all samples.
     """
 
@@ -39,6 +40,7 @@ class Batch(Mapping[str, Any]):
     kind: Tensor
     energy: Tensor | None = None
     chemical_potential: Tensor | None = None
+    scored: int | None = None
     lattice: Lattice = field(init=False)
 
     def __getitem__(self, name: str) -> Any:
@@ -53,7 +55,7 @@ class Batch(Mapping[str, Any]):
         return len(self._names())
 
     def _names(self) -> tuple[str, ...]:
-        optional = ("energy", "chemical_potential")
+        optional = ("energy", "chemical_potential", "scored")
         there = (name for name in optional if getattr(self, name) is not None)
         return ("fields", "targets", "kind", *there, "lattice")
 

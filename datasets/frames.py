@@ -190,13 +190,8 @@ class FramesRecipe(Recipe):
 
     @property
     def stream_seed(self) -> int:
-        """Seed of the streams. Not the user's own, under which later simulations will run.
-
-        A simulation with the seed of the data would start from the very states, and feel the very
-        noise, that a network was trained on.
-        """
-        digest = hashlib.blake2b(f"dataset {self.seed}".encode(), digest_size=8).digest()
-        return int.from_bytes(digest, "little")
+        """Seed of the streams."""
+        return stream_seed(self.seed)
 
     def labelled_frames(
         self, fields: dict[str, torch.Tensor], labels: dict[str, torch.Tensor], **columns: Any
@@ -211,3 +206,13 @@ class FramesRecipe(Recipe):
             source=self.source(),
             **columns,
         )
+
+
+def stream_seed(seed: int) -> int:
+    """Seed of the random streams of a dataset: not the user's own, for later simulations.
+
+    A simulation with the seed of the data would start from the very states, and feel the very
+    noise, that a network was trained on.
+    """
+    digest = hashlib.blake2b(f"dataset {seed}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little")

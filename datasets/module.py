@@ -14,10 +14,9 @@ from torch.utils.data import DataLoader
 
 from latticezoo.datasets.batches import Batch, Samples, loader
 from latticezoo.datasets.driven import DRIVER_OPTIONS, DrivenRecipe
-from latticezoo.datasets.frames import FramesRecipe
 from latticezoo.datasets.labelled import KINDS, LabelledData
 from latticezoo.datasets.make import make_dataset
-from latticezoo.datasets.registry import check_count, register_data
+from latticezoo.datasets.registry import Recipe, check_count, register_data
 from latticezoo.datasets.split import HELD_OUT, SPLITS, check_fractions, split_by_group
 from latticezoo.simulate.forcefield import System
 from latticezoo.simulate.systems import create_system
@@ -305,7 +304,7 @@ class MadeData(LatticeData):
 
     def use(
         self,
-        recipe: FramesRecipe,
+        recipe: Recipe,
         *,
         task: Task,
         path: str | None,

@@ -42,6 +42,11 @@ RECIPES: dict[str, Member] = {
         "HolsteinChain",
         "Holstein model on the chain: random configurations and exact quenches",
     ),
+    "chaotic_holstein": Member(
+        "latticezoo.datasets.chaotic_holstein",
+        "ChaoticHolsteinRuns",
+        "order parameters of the semiclassical Holstein chain after interaction quenches",
+    ),
     "jahn_teller_square": Member(
         "latticezoo.datasets.jahn_teller",
         "JahnTellerSquare",
@@ -64,6 +69,11 @@ DATA: dict[str, Member] = {
         "latticezoo.datasets.holstein_module",
         "Holstein",
         "Holstein model, made on demand by the recipes holstein_square and holstein_chain",
+    ),
+    "chaotic_holstein": Member(
+        "latticezoo.datasets.chaotic_holstein",
+        "ChaoticHolstein",
+        "time series of an order parameter of the semiclassical Holstein chain",
     ),
     "jahn_teller": Member(
         "latticezoo.datasets.jahn_teller_module",
