@@ -42,6 +42,11 @@ RECIPES: dict[str, Member] = {
         "HolsteinChain",
         "Holstein model on the chain: random configurations and exact quenches",
     ),
+    "cdw_growth": Member(
+        "latticezoo.datasets.cdw_growth",
+        "CDWGrowthRuns",
+        "local order of the Holstein model along quenches, frame by frame",
+    ),
     "chaotic_holstein": Member(
         "latticezoo.datasets.chaotic_holstein",
         "ChaoticHolsteinRuns",
@@ -69,6 +74,11 @@ DATA: dict[str, Member] = {
         "latticezoo.datasets.holstein_module",
         "Holstein",
         "Holstein model, made on demand by the recipes holstein_square and holstein_chain",
+    ),
+    "cdw_growth": Member(
+        "latticezoo.datasets.cdw_growth",
+        "CDWGrowth",
+        "time series of charge-density-wave order while domains grow",
     ),
     "chaotic_holstein": Member(
         "latticezoo.datasets.chaotic_holstein",

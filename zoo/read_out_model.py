@@ -117,7 +117,7 @@ class ReadOutModel(SequenceModel):
 
     def on_validation_start(self) -> None:
         """Lightning hook: what is validated is the fit."""
-        if self.trainer.state.fn == "fit":
+        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             self._solve()
 
     def on_train_epoch_end(self) -> None:
