@@ -10,37 +10,199 @@ if TYPE_CHECKING:
 
 
 def card_page(network: ZooModel, metrics: Mapping[str, Any]) -> str:
-    """The README.md of a card, made from its measurements alone."""
+    """The README.md of a complete card, made from its measurements alone."""
     from latticezoo.symmetry.lattices import Lattice
 
     name, found, target = metrics["name"], metrics["measurements"], metrics["target"]
     system = {k: v for k, v in metrics["system"].items() if v is not None}
     title = system.pop("system")
-    sizes = metrics["split_sizes"]
-    rows = []
+    parameters = ", ".join(f"{k} = {_plain(v)}" for k, v in system.items())
+    field = network.task.inputs[0].name
+    channels = network.task.inputs[0].channels(Lattice.parse(metrics["lattice"]))
+    unit = "n − ½ of the electrons" if target == "density" else "in the units of the system"
+    return f"""{metadata(network, metrics)}
+# {name}
+
+{_title(network)} for the task `{metrics["task"]}`: it maps {field} to {target} ({unit}).
+Physics: {title} model, {parameters}; energies in units of the hopping t.
+
+```python
+from latticezoo.symmetry.lattices import Lattice
+from latticezoo.zoo import load_pretrained
+
+network = load_pretrained("{name}")  # or "local-dir:PATH", "hf-hub:user/name"
+outputs = network({{"{field}": values}}, Lattice.parse("{metrics["lattice"]}"))
+```
+
+`values` is `[batch, sites, {channels}]`; other sizes of the lattice do as well. It is a
+`torch.nn.Module` in eval mode.
+
+## Symmetry
+
+{_symmetry(network)} Measured as the largest relative error over {found["equivariance_group"]}:
+{found["equivariance_float64"]:.1e} in float64, {found["equivariance_float32"]:.1e} in float32.
+
+## Errors
+
+Root-mean-square error of {target} per site on the split `{metrics["split"]}`: trajectories are held
+out whole, never single frames.
+
+{_errors(metrics)}
+
+![exact against predicted](parity.png)
+![distribution of the errors](errors.png)
+
+## Other sizes
+
+{_transfer(metrics)}
+
+## Beside the exact run
+
+{_rollout(metrics)}
+
+## Training data and recipe
+
+{_training(network, metrics)}
+{_large_runs(metrics)}
+## Hardware and time
+
+{found["training_seconds"]:.0f} s of training\
+{f", {found['epochs']} epochs" if "epochs" in found else ""}, \
+{found["sites_per_second"]:.2g} sites per second in inference on one thread.
+{_table("hardware", metrics["hardware"])}; {_table("versions", metrics["versions"])}.
+
+## Intended use and limits
+
+For forces and observables of this model in simulations where the exact solver is too slow, and as a
+reference for other networks. It knows the parameters, the temperature and the kind of states named
+above, and nothing else: other couplings or temperatures need other weights. It sees \
+{network.receptive_radius:.3g} bond lengths around a site. Compare a short run with the exact solver
+before you trust a long one. Every number on this page comes from metrics.json beside it.
+
+## Citation
+
+```bibtex
+@software{{lattice_zoo,
+  title = {{lattice-zoo: symmetry-exact networks for lattice models}},
+  author = {{{{The lattice-zoo developers}}}},
+  version = {{{metrics["versions"]["lattice-zoo"]}}},
+  note = {{model card {name}}}
+}}
+```
+"""
+
+
+def metadata(network: ZooModel, metrics: Mapping[str, Any]) -> str:
+    """The head of the page, as the Hugging Face hub reads it: results with their split."""
+    import yaml
+
+    found, options = metrics["measurements"], metrics["data"]["options"]
+    recipe = options.get("preset") or metrics["data"]["name"]
+    results = [
+        {"type": "rmse", "value": found[key], "name": f"RMSE of {metrics['target']}, {words}"}
+        for key, words in (
+            ("rmse_trajectory", "states along quenches"),
+            ("rmse_random", "random configurations"),
+            ("rmse_all", "all held-out states"),
+        )
+        if key in found
+    ]
+    results.append(
+        {
+            "type": "equivariance_error",
+            "value": found["equivariance_float32"],
+            "name": "largest relative symmetry error, float32",
+        }
+    )
+    head = {
+        "license": "mit",
+        "library_name": "lattice-zoo",
+        "tags": ["physics", "lattice", "force-field", "equivariant", network.registry_name],
+        "datasets": [f"lattice-zoo/{recipe}"],
+        "model-index": [
+            {
+                "name": metrics["name"],
+                "results": [
+                    {
+                        "task": {"type": "other", "name": metrics["task"]},
+                        "dataset": {
+                            "type": f"lattice-zoo/{recipe}",
+                            "name": f"{recipe}, {metrics['lattice']}",
+                            "split": "test",
+                        },
+                        "metrics": results,
+                    }
+                ],
+            }
+        ],
+    }
+    text = yaml.safe_dump(head, sort_keys=False, allow_unicode=True, width=100)
+    return f"---\n{text}---"
+
+
+def _errors(metrics: Mapping[str, Any]) -> str:
+    found, sizes = metrics["measurements"], metrics["split_sizes"]["test"]
+    rows = ["| states (their number) | RMSE | spread of the target | share |", "|---|---|---|---|"]
     for kind, words in (
-        ("trajectory", "states along quenches"),
+        ("trajectory", "along quenches"),
         ("random", "random configurations"),
     ):
         if f"rmse_{kind}" in found:
             rows.append(
-                f"| held out, {words} ({sizes['test'][kind]}) | {found[f'rmse_{kind}']:.4f} | "
+                f"| {words} ({sizes[kind]}) | {found[f'rmse_{kind}']:.4f} | "
                 f"{found[f'spread_{kind}']:.3f} | {100 * found[f'share_{kind}']:.1f} % |"
             )
-    if "rmse_transfer" in found:
-        spread = found.get("transfer_spread_trajectory", found["transfer_spread_all"])
-        rows.append(
-            f"| {found['transfer_lattice']}, states along exact quenches | "
-            f"{found['rmse_transfer']:.4f} | {spread:.3f} | "
-            f"{100 * found['rmse_transfer'] / spread:.1f} % |"
-        )
-    options = ", ".join(f"{k} = {v}" for k, v in network.options.items())
-    parameters = ", ".join(f"{k} = {_plain(v)}" for k, v in system.items())
-    train = sizes["train"]
-    hardware = ", ".join(f"{k}: {v}" for k, v in metrics["hardware"].items())
-    field = network.task.inputs[0].name
-    channels = network.task.inputs[0].channels(Lattice.parse(metrics["lattice"]))
-    options_of_data = metrics["data"]["options"]
+    return "\n".join(rows)
+
+
+def _transfer(metrics: Mapping[str, Any]) -> str:
+    found = metrics["measurements"]
+    if "rmse_transfer" not in found:
+        return str(metrics["not_measured"]["transfer"])
+    spread = found.get("transfer_spread_trajectory", found["transfer_spread_all"])
+    share = 100 * found["rmse_transfer"] / spread
+    return (
+        f"The same weights on {found['transfer_lattice']} (training: {metrics['lattice']}), fresh "
+        f"exact states: RMSE {found['rmse_transfer']:.4f}, {share:.1f} % of the spread there."
+    )
+
+
+def _rollout(metrics: Mapping[str, Any]) -> str:
+    if "rollout" not in metrics:
+        return str(metrics["not_measured"]["rollout"])
+    run = metrics["rollout"]
+    start = run["initial"]["kind"]
+    rows = [
+        f"A run from {start} states on {run['lattice']}, {run['replicas']} replicas, "
+        f"{run['steps']} steps of {run['dynamics']['name']} dynamics, with the network and with "
+        "the exact solver: same starts, same noise. At the end, mean ± standard error over the "
+        "replicas:",
+        "",
+        "| observable | exact | network |",
+        "|---|---|---|",
+    ]
+    rows += [
+        f"| {entry['name']} | {entry['exact']:.4g} ± {entry['exact_error']:.1g} | "
+        f"{entry['network']:.4g} ± {entry['network_error']:.1g} |"
+        for entry in run["observables"]
+    ]
+    return "\n".join([*rows, "", "![observables against time](rollout.png)"])
+
+
+def _symmetry(network: ZooModel) -> str:
+    if not network.equivariant:
+        return "It keeps translations exactly and learns the rest of the symmetry from turned data."
+    return "The full symmetry of the task holds by construction, for any weights."
+
+
+def _training(network: ZooModel, metrics: Mapping[str, Any]) -> str:
+    found, train, data = metrics["measurements"], metrics["split_sizes"]["train"], metrics["data"]
+    options_of_data = data["options"]
+    kinds = " and ".join(
+        f"{train[kind]} {words}"
+        for kind, words in (("random", "random configurations"), ("trajectory", "quench frames"))
+        if train.get(kind)
+    )
     driven = ""
     if options_of_data.get("driver"):
         driven = (
@@ -48,57 +210,17 @@ def card_page(network: ZooModel, metrics: Mapping[str, Any]) -> str:
             f"were driven by a network (weights {str(options_of_data.get('driver_sha256'))[:12]}); "
             "every frame is labelled exactly."
         )
-    return f"""---
-license: mit
-library_name: lattice-zoo
-tags: [physics, lattice, force-field, equivariant]
----
-# {name}
+    options = ", ".join(f"{k} = {v}" for k, v in network.options.items())
+    return (
+        f"{kinds} on {metrics['lattice']}, dataset `{data['name']}` "
+        f"(seed {options_of_data.get('seed', 0)}), labels by exact diagonalization or the model's "
+        f"own formula.{driven} {found['parameters']:,} parameters, "
+        f"{str(network.dtype).removeprefix('torch.')}.\nOptions: {options}."
+    )
 
-{_title(network)} for the task `{metrics["task"]}`: it maps {field} to {target} \
-({"n − ½ of the electrons" if target == "density" else "in the units of the system"}).
-Physics: {title} model, {parameters}; energies in units of the hopping t.
 
-```python
-from latticezoo.zoo import load_pretrained
-
-# or "local-dir:PATH" of this folder
-network = load_pretrained("{name}")
-outputs = network({{"{field}": values}}, lattice)  # values [batch, sites, {channels}]
-```
-
-## Errors
-
-Root-mean-square error of {target} per site. Trajectories are held out whole, never single frames.
-
-| split (states) | RMSE | spread of the target | share |
-|---|---|---|---|
-{chr(10).join(rows)}
-
-![exact against predicted](parity.png)
-![distribution of the errors](errors.png)
-
-## Symmetry
-
-Largest relative error over {found["equivariance_group"]}:
-{found["equivariance_float64"]:.1e} in float64, {found["equivariance_float32"]:.1e} in float32.
-
-## Training
-
-{train["random"]} random configurations and {train["trajectory"]} quench frames on \
-{metrics["lattice"]}; {found["training_seconds"]:.0f} s of training\
-{f", {found['epochs']} epochs" if "epochs" in found else ""}. {found["parameters"]:,} parameters, \
-{found["sites_per_second"]:.2g} sites per second in inference, \
-{str(network.dtype).removeprefix("torch.")}.{driven}
-Hardware: {hardware}.
-Options: {options}.
-{_large_runs(metrics)}
-## Limits
-
-It knows the parameters, the temperature and the kind of states named above, and nothing else: \
-other couplings or temperatures need other weights. It sees {network.receptive_radius:.3g} bond \
-lengths around a site. Every number on this page comes from metrics.json beside it.
-"""
+def _table(name: str, values: Mapping[str, Any]) -> str:
+    return f"{name.capitalize()}: " + ", ".join(f"{k} {v}" for k, v in values.items())
 
 
 def _plain(value: Any) -> str:

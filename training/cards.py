@@ -1,13 +1,15 @@
 """Turn a finished run into a model card: a folder with weights, measurements and a page to read.
 
   latticezoo card runs/my-run --name gcn.my_data --out cards
+  latticezoo card cards/gcn.my_data                           # measure what a card lacks
   latticezoo card cards/gcn.my_data --growth weak_010.json    # add a large run to a finished card
 
 The card holds config.json (the network by its registry name, hashes), model.safetensors,
 golden.safetensors (inputs and outputs to check against), metrics.json (every measurement with its
-split, hardware and cost), pictures, and a README.md made from these. load_pretrained("local-dir:…")
-and latticezoo simulate --model FOLDER take it. A run that cannot be measured on held-out states
-gets no card.
+split, hardware and cost), pictures, and a README.md made from these. Measured are held-out errors,
+those on another size of the lattice (--transfer), symmetry, speed, and a short run beside the exact
+one (--steps, --replicas). load_pretrained("local-dir:…"), latticezoo simulate --model FOLDER and
+latticezoo publish take it. A run that lacks a measurement gets no card.
 """
 
 from __future__ import annotations
@@ -17,12 +19,15 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latticezoo.simulate.files import atomic_write
 from latticezoo.symmetry.errors import InputError
+from latticezoo.training.card_check import METRICS, PAGE, check_card, missing, read_metrics
+from latticezoo.training.card_measure import REPLICAS, STEPS, complete
 from latticezoo.training.card_page import card_page
 
 if TYPE_CHECKING:
@@ -31,17 +36,8 @@ if TYPE_CHECKING:
     from latticezoo.zoo.base import ZooModel
 
 _LIMIT = 1_000_000
+ROLLOUT = "rollout.png"
 _NAME = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)*")
-#: What must have been measured; a card without one of them would promise too much.
-REQUIRED = (
-    "rmse_all",
-    "spread_all",
-    "equivariance_float64",
-    "equivariance_float32",
-    "parameters",
-    "sites_per_second",
-    "training_seconds",
-)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("run", type=Path, help="folder of a finished run (fit, or a compare member), or a card")
     add("--name", help="name of the card (default <network>.<parameter set>)")
     add("--out", type=Path, default=Path("cards"), help="folder of cards (default cards)")
-    add("--transfer", metavar="L", help="also measure on exact states of another lattice size")
+    add(
+        "--transfer",
+        metavar="L",
+        help="other lattice size to measure on (default: half as large again, or a smaller one)",
+    )
+    add("--steps", type=int, default=STEPS, help=f"of the run beside the exact one ({STEPS})")
+    add("--replicas", type=int, default=REPLICAS, help=f"of that run ({REPLICAS})")
     add("--force", action="store_true", help="replace a card of that name")
     add(
         "--growth",
@@ -65,7 +67,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from latticezoo.training.compare import open_transfer
     from latticezoo.training.names import open_data
     from latticezoo.training.results import Results
     from latticezoo.training.runs import RunFolder
@@ -73,8 +74,13 @@ def run(arguments: argparse.Namespace) -> int:
     from latticezoo.zoo.base import ZooModel
 
     growth = [read_growth(file) for file in arguments.growth]
+    sizes = {"steps": arguments.steps, "replicas": arguments.replicas}
     if (arguments.run / "config.json").exists():
-        written(*revise_card(arguments.run, growth))
+        with quiet():
+            files = revise_card(
+                arguments.run, growth, arguments.transfer, force=arguments.force, **sizes
+            )
+        written(*files)
         return 0
     folder = RunFolder(arguments.run)
     record = folder.record()
@@ -91,18 +97,20 @@ def run(arguments: argparse.Namespace) -> int:
         check_target(arguments.out / name, force=arguments.force)
         data.prepare_data()
         data.setup()
-        results = Results(data, open_transfer(data, arguments.transfer))
+        results = Results(data)
         row = results.add(name, network, record, folder)
-    files = write_card(
-        arguments.out / name,
-        network,
-        data,
-        row,
-        results.pairs[name],
-        force=arguments.force,
-        limit=arguments.max_bytes,
-        growth=growth,
-    )
+        files = write_card(
+            arguments.out / name,
+            network,
+            data,
+            row,
+            results.pairs[name],
+            force=arguments.force,
+            limit=arguments.max_bytes,
+            growth=growth,
+            transfer=arguments.transfer,
+            **sizes,
+        )
     written(*files)
     return 0
 
@@ -135,22 +143,64 @@ def read_growth(file: Path) -> dict[str, Any]:
         raise InputError(f"{file} is no JSON file of benchmarks/domain_growth.py.") from error
 
 
-def revise_card(folder: Path, growth: list[dict[str, Any]]) -> list[Path]:
-    """Write metrics.json and README.md of a card anew, with the large runs given.
+def revise_card(
+    folder: Path,
+    growth: list[dict[str, Any]],
+    transfer: str | None = None,
+    *,
+    steps: int = STEPS,
+    replicas: int = REPLICAS,
+    force: bool = False,
+) -> list[Path]:
+    """Measure what a card lacks, add large runs to it, and write its page anew.
+
+    Args:
+        folder: The card.
+        growth: Large runs, as :func:`read_growth` gives them; none keeps those it has.
+        transfer: Other lattice size to measure on.
+        steps: Of the run beside the exact one.
+        replicas: Of that run.
+        force: Measure again what it has.
+
+    Returns:
+        What was written.
 
     Raises:
-        InputError: No runs are given, or the card is damaged.
+        InputError: There is nothing to add, the card is damaged, or something cannot be measured.
     """
+    from latticezoo.training.names import open_data
     from latticezoo.training.runs import write_json
     from latticezoo.zoo.pretrained import load_pretrained
 
-    if not growth:
-        raise InputError(f"{folder} is a card already; give --growth with what to add to it.")
-    network = load_pretrained(folder)
-    metrics = {**json.loads((folder / "metrics.json").read_text()), "domain_growth": growth}
-    with atomic_write(folder / "README.md") as temporary:
+    network, metrics = load_pretrained(folder), read_metrics(folder)
+    lacking = missing(metrics)
+    if not (lacking or growth or force):
+        raise InputError(
+            f"{folder} is a complete card already; give --growth with what to add to it, or "
+            "--force to measure again."
+        )
+    if growth:
+        metrics["domain_growth"] = growth
+    files = []
+    if lacking or force:
+        data = open_data(metrics["data"]["name"], metrics["data"]["options"])
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".rollout-") as scratch:
+            picture = Path(scratch) / ROLLOUT
+            complete(
+                metrics,
+                network,
+                data,
+                picture,
+                transfer=transfer,
+                steps=steps,
+                replicas=replicas,
+                again=force,
+            )
+            if picture.exists():
+                files.append(picture.replace(folder / ROLLOUT))
+    with atomic_write(folder / PAGE) as temporary:
         temporary.write_text(card_page(network, metrics))
-    return [write_json(folder / "metrics.json", metrics), folder / "README.md"]
+    return [*files, write_json(folder / METRICS, metrics), folder / PAGE]
 
 
 def _parameter_set(data: LatticeData) -> str:
@@ -183,8 +233,11 @@ def write_card(
     force: bool = False,
     limit: int = _LIMIT,
     growth: list[dict[str, Any]] | None = None,
+    transfer: str | None = None,
+    steps: int = STEPS,
+    replicas: int = REPLICAS,
 ) -> list[Path]:
-    """Write a card whole or not at all, and check that it loads.
+    """Write a card whole or not at all, a run beside the exact one in it, and check that it loads.
 
     Args:
         folder: The card; its last part is the name.
@@ -195,6 +248,9 @@ def write_card(
         force: Replace an older card.
         limit: Largest size of the weights in bytes.
         growth: Large runs with these weights, as :func:`read_growth` gives them.
+        transfer: Other lattice size to measure on, where the row has none.
+        steps: Of the run beside the exact one.
+        replicas: Of that run.
 
     Returns:
         The files of the card.
@@ -205,13 +261,13 @@ def write_card(
     from latticezoo.training import plots
     from latticezoo.training.results import QUANTITIES
     from latticezoo.training.runs import write_json
-    from latticezoo.zoo.pretrained import check_golden, golden_bytes, model_config, weights_bytes
+    from latticezoo.zoo.pretrained import golden_bytes, model_config, weights_bytes
     from latticezoo.zoo.sources import CONFIG, GOLDEN, WEIGHTS
 
     check_target(folder, force=force)
-    missing = [key for key in REQUIRED if row.get(key) is None]
-    if missing:
-        raise InputError(f"no card for {folder.name}: not measured: {', '.join(missing)}.")
+    metrics = card_metrics(folder.name, data, row)
+    if growth:
+        metrics["domain_growth"] = growth
     network = network.cpu().eval()
     weights = weights_bytes(network)
     if len(weights) > limit:
@@ -221,39 +277,52 @@ def write_card(
         )
     fields, lattice = _golden_inputs(network, data)
     golden = golden_bytes(network, fields, lattice)
-    metrics = card_metrics(folder.name, data, row)
-    if growth:
-        metrics["domain_growth"] = growth
     quantity = QUANTITIES.get(metrics["target"], metrics["target"])
     folder.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-    try:
+    with put_in_place(made, folder):
         (made / WEIGHTS).write_bytes(weights)
         (made / GOLDEN).write_bytes(golden)
         write_json(made / CONFIG, model_config(network, weights, golden, lattice))
-        write_json(made / "metrics.json", metrics)
+        complete(
+            metrics,
+            network,
+            data,
+            made / ROLLOUT,
+            transfer=transfer,
+            steps=steps,
+            replicas=replicas,
+        )
+        write_json(made / METRICS, metrics)
         plots.parity(made / "parity.png", {folder.name: pairs}, quantity)
         errors = {kind: predicted - exact for kind, (exact, predicted) in pairs.items()}
         plots.error_histogram(made / "errors.png", {folder.name: errors}, quantity)
-        (made / "README.md").write_text(card_page(network, metrics))
-        check_golden(f"local-dir:{made}")
-        made.chmod(0o755)
-        _put(made, folder)
-    except BaseException:
-        shutil.rmtree(made, ignore_errors=True)
-        raise
+        (made / PAGE).write_text(card_page(network, metrics))
+        check_card(made)
     return sorted(folder.iterdir())
 
 
-def _put(made: Path, folder: Path) -> None:
-    """Rename a finished folder into place, an older one out of the way first."""
-    if not folder.exists():
+@contextmanager
+def put_in_place(made: Path, folder: Path) -> Iterator[None]:
+    """Rename a folder into place once the block has filled it, an older one out of the way first.
+
+    Args:
+        made: A new folder beside it; removed when the block fails.
+        folder: Where it shall be.
+    """
+    try:
+        yield
+        made.chmod(0o755)
+        if not folder.exists():
+            made.rename(folder)
+            return
+        old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-old-"))
+        folder.rename(old / "card")
         made.rename(folder)
-        return
-    old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-old-"))
-    folder.rename(old / "card")
-    made.rename(folder)
-    shutil.rmtree(old)
+        shutil.rmtree(old)
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
 
 
 def _golden_inputs(network: ZooModel, data: LatticeData) -> tuple[dict[str, Any], Any]:

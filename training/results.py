@@ -117,10 +117,7 @@ class Results:
             self.pairs[label] = pairs(model, self.test, self.target)
             row: dict[str, Any] = errors(self.pairs[label])
             if self.transfer is not None:
-                other = errors(pairs(model, self.transfer.samples("test"), self.target))
-                row |= {f"transfer_{name}": value for name, value in other.items()}
-                row["transfer_lattice"] = str(self.transfer.lattice)
-                row["rmse_transfer"] = other.get("rmse_trajectory", other["rmse_all"])
+                row |= transfer_errors(model, self.transfer)
             for dtype in (torch.float64, torch.float32):
                 report = equivariance(model, self.data.task, self.test, dtype)
                 name = str(dtype).removeprefix("torch.")
@@ -189,3 +186,23 @@ class Results:
                 plots.learning_curve(out / "learning.png", self.histories, self.quantity)
             )
         return pictures
+
+
+def transfer_errors(model: Model, other: LatticeData) -> dict[str, Any]:
+    """Errors on exact states of another lattice than that of the training.
+
+    Args:
+        model: ``model(fields, lattice) -> targets``.
+        other: All its states are in the test split.
+
+    Returns:
+        Those of :func:`~latticezoo.training.evaluate.errors` with ``transfer_`` before their names,
+        ``transfer_lattice``, and ``rmse_transfer``, on trajectories where there are any.
+    """
+    with torch.no_grad():
+        found = errors(pairs(model, other.samples("test"), other.task.targets[0].name))
+    return {
+        **{f"transfer_{name}": value for name, value in found.items()},
+        "transfer_lattice": str(other.lattice),
+        "rmse_transfer": found.get("rmse_trajectory", found["rmse_all"]),
+    }

@@ -215,7 +215,7 @@ def test_cards_that_are_refused(run_folder, refused, monkeypatch):
     assert "not finished" in refused("card", "run")
     record.pop("training_seconds")
     Path("run/run.json").write_text(json.dumps(record))
-    assert "not measured: training_seconds" in refused("card", "run")
+    assert "not measured: measurements.training_seconds." in refused("card", "run")
 
 
 def test_a_network_that_cannot_serve_the_task(refused, monkeypatch):
