@@ -56,6 +56,11 @@ MEMBERS: dict[str, Member] = {
         "EnergyGNN",
         "messages between nearest neighbours, local energies, forces by differentiation",
     ),
+    "gauge_gnn": Member(
+        "latticezoo.zoo.gauge_gnn",
+        "GaugeGNN",
+        "matrices carried along links and multiplied into loops (Z2, U(1), SU(2))",
+    ),
     "gcn": Member(
         "latticezoo.zoo.gcn",
         "GCN",
@@ -75,6 +80,11 @@ MEMBERS: dict[str, Member] = {
         "latticezoo.zoo.steerable_cnn",
         "SteerableCNN",
         "escnn's steerable convolutions on the square lattice (extra escnn), direct or by energy",
+    ),
+    "transformer": Member(
+        "latticezoo.zoo.transformer",
+        "Transformer",
+        "self-attention over the past of a time series; odd, with cached keys in roll-outs",
     ),
     "wilson_gnn": Member(
         "latticezoo.zoo.wilson_gnn",
