@@ -20,7 +20,13 @@ from latticezoo.symmetry.tasks import Task
 from latticezoo.zoo.gauge_model import GaugeModel
 from latticezoo.zoo.layers import incidence
 from latticezoo.zoo.layers.energy_graph import fan_in_linear
-from latticezoo.zoo.layers.loop_graph import LinkUpdate, LoopBlock, LoopFeatures, unit_size
+from latticezoo.zoo.layers.loop_graph import (
+    Inputs,
+    LinkUpdate,
+    LoopBlock,
+    LoopFeatures,
+    unit_size,
+)
 from latticezoo.zoo.registry import register
 
 
@@ -116,9 +122,9 @@ class WilsonGNN(GaugeModel):
         self.check_task()
         even, odd = options["width"], options["odd_width"] if self.has_odd else 0
         loops = 1 if options["polyakov"] else 0
-        self.plaquette_input = nn.Linear(1, even)
-        self.link_input = nn.Linear(self.has_odd + loops, even)
-        self.site_input = nn.Linear(loops + len(self.scalars), even)
+        self.plaquette_input = Inputs(1, even)
+        self.link_input = Inputs(self.has_odd + loops, even)
+        self.site_input = Inputs(loops + len(self.scalars), even)
         if odd:
             self.circulation_input = nn.Linear(1, odd, bias=False)
             self.current_input = nn.Linear(1, odd, bias=False) if loops else None
@@ -245,8 +251,8 @@ class WilsonGNN(GaugeModel):
         """Two cells a block and two more for the corners of plaquettes; all with Polyakov loops."""
         if self.options["polyakov"]:
             return math.inf
-        radius = 1.5 * (self.options["blocks"] + 1) + 1.5
-        return radius
+        radius = 2.0 * (self.options["blocks"] + 2)
+        return 2 * radius if self.derived else radius
 
 
 def _on_torus(values: Tensor, lattice: Lattice) -> Tensor:

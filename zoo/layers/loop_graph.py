@@ -36,6 +36,26 @@ def unit_size(values: Tensor) -> Tensor:
     return values * torch.rsqrt(values.square().mean(-1, keepdim=True) + 1e-3)
 
 
+class Inputs(nn.Module):
+    """A linear map with a constant, also of no channels at all.
+
+    Args:
+        into: Channels that go in, 0 or more.
+        out: Channels that come out.
+    """
+
+    def __init__(self, into: int, out: int) -> None:
+        super().__init__()
+        self.constant = nn.Parameter(0.5 * torch.randn(out))
+        self.linear = fan_in_linear(into, out, 1.0, bias=False) if into else None
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Map ``[…, into]`` to ``[…, out]``."""
+        if self.linear is None:
+            return self.constant.expand(*values.shape[:-1], -1)
+        return self.linear(values) + self.constant
+
+
 class Mixing(nn.Module):
     """From what a place has gathered to a change of its features.
 
