@@ -25,6 +25,26 @@ from latticezoo.symmetry.fields import Field
 from latticezoo.symmetry.lattices import Lattice
 
 
+def exact_source(recipe: Recipe, system: System, seed: int) -> Source:
+    """What a file says of data with labels by direct diagonalization."""
+    import scipy
+
+    return Source(
+        system=system.name,
+        parameters=system.parameters,
+        recipe=recipe.name,
+        options=recipe.options(),
+        seed=seed,
+        # A direct solver: rounding is its only error; levels closer than this count as one.
+        solver_tolerance=RESOLUTION,
+        created_with={
+            "numpy": np.__version__,
+            "scipy": scipy.__version__,
+            "torch": torch.__version__,
+        },
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class FramesRecipe(Recipe):
     """Random configurations and frames of trajectories of a system, labelled exactly.
@@ -107,22 +127,7 @@ class FramesRecipe(Recipe):
 
     def source(self) -> Source:
         """System, parameters and options."""
-        import scipy
-
-        return Source(
-            system=self.system.name,
-            parameters=self.system.parameters,
-            recipe=self.name,
-            options=self.options(),
-            seed=self.seed,
-            # A direct solver: rounding is its only error; levels closer than this count as one.
-            solver_tolerance=RESOLUTION,
-            created_with={
-                "numpy": np.__version__,
-                "scipy": scipy.__version__,
-                "torch": torch.__version__,
-            },
-        )
+        return exact_source(self, self.system, self.seed)
 
     def units(self) -> tuple[Unit, ...]:
         """Blocks of random configurations, then one unit a trajectory."""

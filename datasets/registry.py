@@ -62,6 +62,16 @@ RECIPES: dict[str, Member] = {
         "ItinerantMagnet",
         "s–d model of itinerant magnets: random spins, disturbed order, exact spin dynamics",
     ),
+    "gauge_fermions": Member(
+        "latticezoo.datasets.gauge_links",
+        "FermionsOnLinks",
+        "fermions on Z2, U(1) or SU(2) links: random and Boltzmann backgrounds, exact labels",
+    ),
+    "wilson_loops": Member(
+        "latticezoo.datasets.gauge_links",
+        "LoopsOfLinks",
+        "traced square loops of Z2, U(1) or SU(2) links: random and Boltzmann backgrounds",
+    ),
     "synthetic": Member(
         "latticezoo.datasets.synthetic",
         "Synthetic",
@@ -94,6 +104,16 @@ DATA: dict[str, Member] = {
         "latticezoo.datasets.magnets_module",
         "ItinerantMagnets",
         "s–d model of itinerant magnets, made on demand by the recipe sd_magnet",
+    ),
+    "gauge_fermions": Member(
+        "latticezoo.datasets.gauge_module",
+        "GaugeFermionsData",
+        "fermions on gauge links, made on demand by the recipe gauge_fermions",
+    ),
+    "wilson_loops": Member(
+        "latticezoo.datasets.gauge_module",
+        "WilsonLoopsData",
+        "traced loops of gauge links, made on demand by the recipe wilson_loops",
     ),
     "synthetic": Member(
         "latticezoo.datasets.synthetic",

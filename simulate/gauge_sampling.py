@@ -100,8 +100,11 @@ class GaugeSampler:
             lattice: The torus.
             replicas: Replica numbers.
             cold: Units instead.
+
+        Returns:
+            Links of the group's layout, in double precision.
         """
-        self._check(lattice)
+        self.check(lattice)
         group = internal_group(self.group)
         shape = (lattice.n_sites, lattice.directions)
         if cold:
@@ -139,7 +142,7 @@ class GaugeSampler:
         Raises:
             InputError: For links that do not fit the lattice or the group.
         """
-        self._check(lattice)
+        self.check(lattice)
         check_links(links, lattice, self.group)
         numbers = range(len(links)) if replicas is None else replicas
         algebra = _ALGEBRAS[self.group]
@@ -159,7 +162,8 @@ class GaugeSampler:
         return Sampled(packed.to(links.device), means)
 
     @staticmethod
-    def _check(lattice: Lattice) -> None:
+    def check(lattice: Lattice) -> None:
+        """Raise InputError unless the lattice is a square torus with sides of at least 2."""
         if lattice.family != "square" or min(lattice.shape) < 2:
             raise InputError(
                 f"gauge fields are sampled on square tori with sides of at least 2, not {lattice}."

@@ -23,6 +23,7 @@ from latticezoo.simulate.systems.holstein import Holstein
 from latticezoo.simulate.systems.jahn_teller import JahnTeller
 from latticezoo.simulate.systems.quantum_link import QuantumLink
 from latticezoo.simulate.systems.sd_magnet import SDMagnet
+from latticezoo.simulate.systems.wilson_loops import WilsonLoops
 from latticezoo.symmetry.errors import InputError, unknown
 
 #: The classes by the name of the Hamiltonian.
@@ -35,6 +36,7 @@ system_registry: dict[str, type[System]] = {
     "heisenberg": Heisenberg,
     "gauge_fermions": GaugeFermions,
     "quantum_link": QuantumLink,
+    "wilson_loops": WilsonLoops,
 }
 
 #: Named parameter sets of all systems.
