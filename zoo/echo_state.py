@@ -244,7 +244,6 @@ class EchoState(ReadOutModel):
         Yields:
             Frames, their features ``[B, frames, …, F]``, and the hidden states after them.
         """
-        recurrence = self.reservoir.recurrence()
         frames = series.transpose(0, 1)
         images = 1 if self.surroundings is None else self.surroundings.images
         rows = frames[0, ..., 0].numel() * images
@@ -252,12 +251,8 @@ class EchoState(ReadOutModel):
         state = self.reservoir.start(rows) if hidden is None else hidden.flatten(0, -2)
         for first in range(0, len(frames), size):
             inputs = self.inputs(frames[first : first + size], lattice)
-            states = []
-            for given in inputs.flatten(1, -2):
-                state = self.reservoir.step(state, given, recurrence)
-                states.append(state)
-            found = torch.stack(states).unflatten(1, inputs.shape[1:-1])
-            parts = [found, inputs]
+            states, state = self.reservoir(state, inputs.flatten(1, -2))
+            parts = [states.unflatten(1, inputs.shape[1:-1]), inputs]
             if self.options["bias"] > 0:
                 parts.append(inputs.new_ones(()).expand(*inputs.shape[:-1], 1))
             features = torch.cat(parts, -1)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import scipy.linalg
@@ -136,43 +137,66 @@ class Reservoir(nn.Module):
 
     def recurrence(self) -> Tensor:
         """W ``[n, n]``, sparse in rows; dense on a GPU, where that is faster."""
+        kept = _recurrences.get(self)
+        if kept is not None and kept[0] is self.values and kept[1] == self.values._version:
+            return kept[2]
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*Sparse CSR.*beta.*")
             # Checked, for the indices may come from a file.
-            sparse = torch.sparse_csr_tensor(
+            matrix = torch.sparse_csr_tensor(
                 self.pointers,
                 self.columns,
                 self.values,
                 (self.size, self.size),
                 check_invariants=True,
             )
-        return sparse.to_dense() if self.values.is_cuda else sparse
+        matrix = matrix.to_dense() if self.values.is_cuda else matrix
+        _recurrences[self] = (self.values, self.values._version, matrix)
+        return matrix
 
     def start(self, rows: int) -> Tensor:
         """Hidden states of silence, ``[rows, n]``."""
         return self.values.new_zeros(self.size, rows).T
 
-    def step(self, hidden: Tensor, inputs: Tensor, recurrence: Tensor | None = None) -> Tensor:
-        """One step of many reservoirs with the same weights.
+    def forward(self, hidden: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Run many reservoirs with the same weights.
 
         Args:
-            hidden: ``[rows, n]``; best as :meth:`start` or a step gave it, node by node in memory,
-                on which the sparse product is up to twice as fast.
-            inputs: ``[rows, inputs]``.
-            recurrence: From :meth:`recurrence`, so that it is not made anew in every step.
+            hidden: Hidden states ``[rows, n]``; best as :meth:`start` or a run gave them, node by
+                node in memory, on which the sparse product is up to twice as fast.
+            inputs: ``[T, rows, inputs]``.
 
         Returns:
-            The next hidden states, ``[rows, n]``.
+            The hidden states after each frame ``[T, rows, n]``, and after the last ``[rows, n]``.
         """
-        matrix = self.recurrence() if recurrence is None else recurrence
-        state = hidden.T
-        drive = torch.mm(matrix, state).add_(self.coupling @ inputs.T)
+        matrix = self.recurrence()
+        state = hidden.T.contiguous()
+        # All drives at once, [T, n, rows]: one product for a single row, else one a frame.
+        if state.shape[1] == 1:
+            drives = (inputs @ self.coupling.T).transpose(1, 2)
+        else:
+            drives = torch.matmul(self.coupling, inputs.transpose(1, 2))
         if len(self.bias):
-            drive.add_(self.bias[:, None])
-        new = drive.tanh_()
-        if self.leak != 1:
-            new = torch.lerp(state, new, self.leak)
-        return new.T
+            drives = drives + self.bias[:, None]
+        states = []
+        for drive in drives.unbind():
+            if state.shape[1] == 1:  # for which the product with a vector is faster
+                new = torch.mv(matrix, state[:, 0])[:, None]
+            else:
+                new = torch.mm(matrix, state)
+            new = new.add_(drive).tanh_()
+            state = new if self.leak == 1 else torch.lerp(state, new, self.leak)
+            states.append(state)
+        return torch.stack(states).transpose(1, 2), state.T
+
+    def step(self, hidden: Tensor, inputs: Tensor) -> Tensor:
+        """One frame: hidden states ``[rows, n]`` and inputs ``[rows, inputs]`` to hidden states."""
+        return self(hidden, inputs[None])[1]
+
+
+#: Matrices by reservoir, with the values they were made of; no part of the modules, for sparse
+#: tensors cannot be copied along with them.
+_recurrences: WeakKeyDictionary[Reservoir, tuple[Tensor, int, Tensor]] = WeakKeyDictionary()
 
 
 def check_reservoir(
