@@ -30,6 +30,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "simulate": ("simulate_command", "run dynamics with a network or an exact solver"),
     "models": ("models_command", "list networks, their presets and pretrained weights"),
     "card": ("cards", "turn a finished run into a model card with weights"),
+    "leaderboard": ("board", "one HTML page with all model cards, to sort and to read"),
     "publish": ("publish", "send a model card to a folder, a URL or the Hugging Face hub"),
 }
 _INTERRUPTED = (

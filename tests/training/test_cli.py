@@ -19,7 +19,9 @@ def test_help_does_not_import_torch():
     assert "compare" in found.stdout
 
 
-@pytest.mark.parametrize("name", ["compare", "data", "simulate", "models", "card"])
+@pytest.mark.parametrize(
+    "name", ["compare", "data", "simulate", "models", "card", "publish", "leaderboard"]
+)
 def test_every_command_explains_itself(name, capsys):
     assert main([name, "--help"]) == 0
     assert f"latticezoo {name}" in capsys.readouterr().out
