@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from latticezoo.datasets.module import LatticeData
     from latticezoo.training.results import Results
     from latticezoo.training.runs import RunFolder
+    from latticezoo.training.series_results import SeriesResults
     from latticezoo.zoo.base import ZooModel
 
 DEFAULT_BUDGET = 180.0
@@ -55,6 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--seed", type=int, default=0, help="of weights and order of the data (default 0)")
     add("--transfer", metavar="L", help="also measure on exact states of another lattice size")
+    add("--roll-outs", type=int, metavar="N", help="of time series: roll-outs (default 50)")
+    add("--frames", type=int, metavar="N", help="of time series: frames of each (default 1500)")
     add("--no-baselines", action="store_true", help="leave out training mean and linear ridge")
     add("--accelerator", default="auto", help="cpu, gpu or auto (default)")
     add("--out", type=Path, metavar="DIR", help="folder (default comparisons/<data>-<hash>)")
@@ -90,7 +93,11 @@ def run(arguments: argparse.Namespace) -> int:
         default = Path("comparisons") / f"{name}-{fingerprint(comparison.settings)}"
         out = arguments.out or default
         results = comparison.run(
-            out, transfer=arguments.transfer, with_baselines=not arguments.no_baselines
+            out,
+            transfer=arguments.transfer,
+            with_baselines=not arguments.no_baselines,
+            roll_outs=arguments.roll_outs,
+            frames=arguments.frames,
         )
         written(*results.write(out, comparison.settings))
     return 0
@@ -180,24 +187,31 @@ class Comparison:
         return cls(data, members, settings, seed, budget, epochs, patience, accelerator)
 
     def run(
-        self, out: Path, *, transfer: str | None = None, with_baselines: bool = True
-    ) -> Results:
+        self,
+        out: Path,
+        *,
+        transfer: str | None = None,
+        with_baselines: bool = True,
+        roll_outs: int | None = None,
+        frames: int | None = None,
+    ) -> Results | SeriesResults:
         """Train every member that is not finished in the folder, and measure all.
 
         Args:
             out: Folder of the comparison.
             transfer: Size of another lattice to measure on.
-            with_baselines: Whether to add the training mean and the linear ridge.
+            with_baselines: Whether to add the training mean and the linear ridge, or persistence.
+            roll_outs: Of time series, the number of roll-outs.
+            frames: Of time series, the frames of each.
 
         Returns:
             The measurements; ``write`` saves them.
         """
-        from latticezoo.training.results import Results
         from latticezoo.training.runs import RunFolder
 
         self.data.prepare_data()
         self.data.setup()
-        results = Results(self.data, open_transfer(self.data, transfer))
+        results = self._results(transfer, {"count": roll_outs, "frames": frames})
         if with_baselines:
             results.add_baselines()
         for member in self.members:
@@ -213,6 +227,25 @@ class Comparison:
             )
             results.add(member.label, network, record, folder)
         return results
+
+    def _results(
+        self, transfer: str | None, roll_outs: Mapping[str, int | None]
+    ) -> Results | SeriesResults:
+        """What the data are measured by."""
+        from latticezoo.datasets.series import SeriesData
+
+        given = {name: value for name, value in roll_outs.items() if value is not None}
+        if isinstance(self.data, SeriesData):
+            from latticezoo.training.series_results import SeriesResults
+
+            if transfer is not None:
+                raise InputError("--transfer is for fields of one instant, not for time series.")
+            return SeriesResults(self.data, **given)
+        from latticezoo.training.results import Results
+
+        if given:
+            raise InputError("--roll-outs and --frames are for time series; these data are none.")
+        return Results(self.data, open_transfer(self.data, transfer))
 
 
 def open_transfer(data: LatticeData, size: str | None) -> LatticeData | None:

@@ -44,20 +44,26 @@ def ordered(rows: Sequence[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: row.get("rmse_trajectory", row["rmse_all"]))
 
 
-def print_table(rows: Sequence[Row], quantity: str, transfer: str = "") -> None:
+def print_table(
+    rows: Sequence[Row],
+    quantity: str,
+    transfer: str = "",
+    columns: Sequence[Column] = COLUMNS,
+) -> None:
     """Print the leaderboard.
 
     Args:
         rows: One mapping a member.
         quantity: Name and unit of the predicted value.
         transfer: The other lattice, for its column.
+        columns: What may be shown; columns that no row has are left out.
     """
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    used = [column for column in COLUMNS if any(column.key in row for row in rows)]
+    used = [column for column in columns if any(column.key in row for row in rows)]
     for column in used:
         table.add_column(
             column.heading.format(transfer=transfer),

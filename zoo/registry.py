@@ -66,11 +66,18 @@ MEMBERS: dict[str, Member] = {
         "GCN",
         "graph convolutions over nearest neighbours, direct output",
     ),
+    "gru": Member("latticezoo.zoo.recurrent", "GRU", "gated recurrent units on a time series"),
     "lattice_enn": Member(
         "latticezoo.zoo.lattice_enn",
         "LatticeENN",
         "irreps of the site group as features, any field on any lattice, direct or by energy",
     ),
+    "link_cnn": Member(
+        "latticezoo.zoo.link_cnn",
+        "LinkCNN",
+        "plain convolutions on raw gauge links; learns gauge invariance from turned examples",
+    ),
+    "lstm": Member("latticezoo.zoo.recurrent", "LSTM", "long short-term memory on a time series"),
     "spin_cnn": Member(
         "latticezoo.zoo.spin_cnn",
         "SpinCNN",
