@@ -70,7 +70,8 @@ class CDWGrowthRuns(HolsteinRecipe):
 
     Options as :class:`~latticezoo.datasets.holstein.HolsteinRecipe`, without random configurations,
     and with frames at equal intervals. One quench takes frames · spacing / dt exact solutions
-    (0.04 s each on 24×24), or as many forces of a ``driver``; the densities are exact in any case.
+    (0.13 s each on 32×32), or as many forces of a ``driver``; the densities are exact in any case.
+    At weak coupling L ~ (t/tau0)^0.5: on 16×16 all is over at 40 tau0, on 32×32 at about 150.
 
     Args:
         trajectories: Number of quenches.
@@ -83,10 +84,10 @@ class CDWGrowthRuns(HolsteinRecipe):
         InputError: An option is outside its range.
     """
 
-    lattice: int | str = 24
+    lattice: int | str = 32
     random: int = 0
     trajectories: int = 40
-    frames: int = 80
+    frames: int = 40
     spacing: float = 5.0
     last_time: float | None = None
     dt: float | None = 0.25
@@ -185,14 +186,14 @@ class CDWGrowth(SeriesData, MadeData):
 
     def __init__(
         self,
-        lattice: int | str = 24,
+        lattice: int | str = 32,
         preset: str = "holstein_weak",
         trajectories: int = 40,
-        frames: int = 80,
+        frames: int = 40,
         spacing: float = 5.0,
         skip: int = 0,
-        window: int = 39,
-        scored: int = 20,
+        window: int = 15,
+        scored: int = 8,
         temperature: float | None = None,
         driver: str | None = None,
         exact_trajectories: int = 0,

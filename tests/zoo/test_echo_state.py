@@ -12,6 +12,7 @@ from latticezoo.symmetry.lattices import Lattice, chain, square, triangular
 from latticezoo.symmetry.tasks import Task
 from latticezoo.zoo import create_model
 from latticezoo.zoo.base import ZooModel
+from latticezoo.zoo.echo_state import EchoState
 from latticezoo.zoo.testing import Batches, short_trainer
 
 ORDER = Field("order", odd=("ising",))
@@ -132,10 +133,11 @@ def test_the_blocks_do_not_change_the_numbers(monkeypatch):
     torch.testing.assert_close(found[0], found[2], rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize("preset", ["compact", "invariants", "average", "long_memory"])
-def test_the_echo_state_property_holds_within_the_washout(preset):
-    """Two hidden states under the same field come together below 1e-6."""
-    network = create_model("echo_state", series_task(ORDER), preset=preset).double()
+@pytest.mark.parametrize("field", [ORDER, NUMBER], ids=lambda field: field.support)
+@pytest.mark.parametrize("preset", list(EchoState.presets))
+def test_the_echo_state_property_holds_within_the_washout(preset, field):
+    """Two hidden states under the same series come together below 1e-6."""
+    network = create_model("echo_state", series_task(field), preset=preset).double()
     draw = torch.Generator().manual_seed(5)
     hidden = [2 * torch.rand(3, 500, generator=draw, dtype=torch.float64) - 1 for _ in range(2)]
     for _ in range(network.required_frames):
@@ -171,7 +173,8 @@ def test_it_learns_a_wave_and_goes_on_with_it(tmp_path):
     time = torch.arange(600, dtype=torch.float64)
     signal = torch.sin(0.31 * time) + 0.5 * torch.sin(0.53 * time + 1)
     task = series_task(NUMBER, "chain")
-    network = create_model("echo_state", task, preset="long_memory", leak=0.5, nodes=100)
+    options = {"nodes": 100, "radius": 0.95, "leak": 0.5, "washout": 300, "ridge": 1e-9}
+    network = create_model("echo_state", task, **options)
     fit(network, signal[None, :500, None], chain(4), tmp_path)
     found = network.roll_out({"signal": signal[None, :500, None]}, chain(4), 100)["signal"]
     assert float((found[0, :, 0] - signal[500:]).abs().max()) < 0.005
