@@ -35,6 +35,8 @@ class GaugeModel(EnergyModel):
 
     #: Gauge groups that it serves.
     groups: ClassVar[tuple[str, ...]] = ()
+    #: Whether forces can be derivatives of a learned energy.
+    learns_energy: ClassVar[bool] = True
 
     def check_task(self) -> None:
         """Refuse a task that it cannot serve, and note which symmetries it has by construction.
@@ -43,7 +45,7 @@ class GaugeModel(EnergyModel):
             InputError: In the name of the model.
         """
         task = self.task
-        if self.options.get("output", "energy") not in OUTPUTS:
+        if self.learns_energy and self.options["output"] not in OUTPUTS:
             raise unknown("output", self.options["output"], OUTPUTS)
         if task.family != "square":
             raise self.refuse(f"it runs on square lattices, not {task.family}.")
@@ -67,15 +69,15 @@ class GaugeModel(EnergyModel):
                     f"the target {name!r} is neither an invariant number nor a current or force "
                     "on links."
                 )
-        if set(task.flips) - set(self.links.conjugated) - set(self.links.odd):
-            raise self.refuse("one of its two-element symmetries does not act on the links.")
+        if set(task.flips) - set(self.links.conjugated):
+            raise self.refuse("one of its two-element symmetries does not conjugate the links.")
         self.built_in_flips = frozenset(task.flips)
-        wants_energy = self.options.get("output", "energy") == "energy"
+        wants_energy = self.learns_energy and self.options["output"] == "energy"
         self.derived = dict(task.conservative) if wants_energy else {}
         if any(source != self.links.name for source in self.derived.values()):
             raise self.refuse("its forces act on something else than links.")
         for name, kind in self.kinds.items():
-            if kind == "field" and name not in self.derived:
+            if kind == "field" and self.learns_energy and name not in self.derived:
                 raise self.refuse(f"the target {name!r} is learned as the gradient of an energy.")
 
     @property

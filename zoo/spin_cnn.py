@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from latticezoo.symmetry.errors import InputError
-from latticezoo.symmetry.fields import transform
 from latticezoo.symmetry.lattices import Lattice, Shell
 from latticezoo.symmetry.tasks import Task
+from latticezoo.zoo.augmentation import turned
 from latticezoo.zoo.base import ZooModel
 from latticezoo.zoo.layers.circular import circular_convolution
 from latticezoo.zoo.layers.spin_tasks import maps_spins
@@ -189,22 +189,7 @@ class SpinCNN(ZooModel):
         Elements are drawn by torch's own random number generator: point operations, translations
         and flips alike, rotations by the Haar measure.
         """
-        if not self.options["augment"]:
-            return batch
-        lattice, size = batch["lattice"], len(batch["fields"][self.task.inputs[0].name])
-        elements = list(self.task.symmetry(lattice).sample(size))
-        turned = dict(batch)
-        for key, entries in (("fields", self.task.inputs), ("targets", self.task.targets)):
-            turned[key] = dict(batch[key])
-            for field in entries:
-                values = batch[key][field.name]
-                turned[key][field.name] = torch.cat(
-                    [
-                        transform(field, values[i : i + 1], element).to(values)
-                        for i, element in enumerate(elements)
-                    ]
-                )
-        return turned
+        return turned(batch, self.task) if self.options["augment"] else batch
 
     @property
     def required_shells(self) -> tuple[Shell, ...]:

@@ -44,7 +44,7 @@ def rescaled(values: Matrices) -> Matrices:
     square = values.numbers.square().mean((2, 3, 4), keepdim=True)
     if values.charged is not None:
         square = square + values.charged.square().sum(2, keepdim=True).mean((3, 4), keepdim=True)
-    factor = torch.rsqrt(square + 1e-3)
+    factor = torch.rsqrt(square + 0.1)
     return Matrices(*(None if part is None else part * factor for part in values))
 
 

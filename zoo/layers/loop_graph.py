@@ -33,7 +33,7 @@ class LoopFeatures:
 
 def unit_size(values: Tensor) -> Tensor:
     """Features over the root of their mean square, which no symmetry changes."""
-    return values * torch.rsqrt(values.square().mean(-1, keepdim=True) + 1e-3)
+    return values * torch.rsqrt(values.square().mean(-1, keepdim=True) + 0.1)
 
 
 class Inputs(nn.Module):
