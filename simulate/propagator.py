@@ -13,6 +13,9 @@ from latticezoo.simulate.state import State
 from latticezoo.symmetry.errors import InputError
 from latticezoo.symmetry.lattices import Lattice
 
+#: What is added to a frame ``[R, …]`` by name, given the state before it and the frame.
+Noise = Callable[[State, dict[str, Tensor]], dict[str, Tensor]]
+
 
 @runtime_checkable
 class Propagator(Protocol):
@@ -21,6 +24,10 @@ class Propagator(Protocol):
     A memory is a plain mapping of tensors whose first axis is the batch. A propagator may also have
     an attribute ``batch_invariant``: True when the bits of a replica's frames do not depend on the
     batch it is in.
+
+    For roll-outs with noise it has ``expected(memory)``, the next frame by name,
+    ``residual_spread()``, the standard deviation of what that leaves open, and takes what happened
+    instead as a third argument of ``advance``.
     """
 
     def begin(self, fields: Mapping[str, Tensor], lattice: Lattice) -> dict[str, Tensor]:
@@ -75,19 +82,23 @@ class PropagatorCalls:
         self._step = step
         return self
 
-    def advance(self, state: State) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def advance(
+        self, state: State, noise: Noise | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Fields and memory of all replicas one frame later.
+
+        Args:
+            state: With the memory of the propagator.
+            noise: Gives what is added to a predicted frame, by name, for the replicas of a state.
 
         Raises:
             DivergedError: A field is NaN or infinite.
         """
         if self.whole or len(state.replicas) == 1:
-            fields, memory = self.force_field.advance(dict(state.memory), self.lattice)
+            fields, memory = self._next(state, noise)
         else:
-            parts = [
-                self.force_field.advance(dict(state.select([row]).memory), self.lattice)
-                for row in range(len(state.replicas))
-            ]
+            rows = range(len(state.replicas))
+            parts = [self._next(state.select([row]), noise) for row in rows]
             fields, memory = (
                 {name: torch.cat([part[kind][name] for part in parts]) for name in parts[0][kind]}
                 for kind in (0, 1)
@@ -104,3 +115,14 @@ class PropagatorCalls:
                     replica,
                 )
         return fields, memory
+
+    def _next(
+        self, state: State, noise: Noise | None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        memory = dict(state.memory)
+        if noise is None:
+            return self.force_field.advance(memory, self.lattice)
+        frame = self.force_field.expected(memory)
+        added = noise(state, frame)
+        frame = {name: values + added[name] for name, values in frame.items()}
+        return self.force_field.advance(memory, self.lattice, frame)

@@ -17,7 +17,7 @@ from latticezoo.zoo.layers.scalars import check_scalar
 from latticezoo.zoo.layers.surroundings import Surroundings
 from latticezoo.zoo.read_out_model import ReadOutModel
 from latticezoo.zoo.registry import register
-from latticezoo.zoo.sequence_model import NEXT, Memory
+from latticezoo.zoo.sequence_model import Memory
 
 #: Reservoirs times frames that are in memory at once.
 _BLOCK = 2048
@@ -56,8 +56,8 @@ class EchoState(ReadOutModel):
     by the free-running error on held-out series. ``radius`` sets the memory: a mode decays at least
     as fast as (1 − leak + leak · radius)^t, and ``washout`` should leave less than 1e-6 of it.
 
-    Predictions are conditional means. Where the process is noisy, :attr:`residual` is the
-    standard deviation of what they leave open.
+    Predictions are conditional means. Where the process is noisy, :meth:`residual_spread` is the
+    standard deviation of what they leave open, for roll-outs with noise.
 
     Presets:
         ``compact``: 500 nodes, radius 0.9, washout 150: for series of numbers. For site fields this
@@ -307,25 +307,31 @@ class EchoState(ReadOutModel):
         _, features, hidden = next(self.blocks(frame[:, None], lattice, memory["hidden"]))
         return features[:, 0], {"hidden": hidden, "frames": memory["frames"] + 1}
 
-    def advance(
-        self, memory: Memory, lattice: Lattice, frame: Mapping[str, Tensor] | None = None
-    ) -> tuple[dict[str, Tensor], Memory]:
+    def expected(self, memory: Memory) -> dict[str, Tensor]:
         """As the base; stops a roll-out that runs away.
 
         Raises:
             InputError: Saying at which frame, and what to change.
         """
-        if frame is None:
-            values = {self.target: memory[NEXT + self.target]}
-            size = self.input_scaling.normalize(values)[self.target].detach().abs()
-            if not bool((size <= BOUND * self.largest).all()):
-                raise InputError(
-                    f"{self.registry_name} ran away at frame {int(memory['frames'].max()) + 1} "
-                    f"after the wash-in: {self.target!r} came to {float(size.max()):.3g} standard "
-                    f"deviations where the training data reach {float(self.largest.max()):.3g}; "
-                    "take a smaller input_scale, a smaller radius or a larger ridge, and fit again."
-                )
-        return super().advance(memory, lattice, frame)
+        found = super().expected(memory)
+        size = self.input_scaling.normalize(found)[self.target].detach().abs()
+        if not bool((size <= BOUND * self.largest).all()):
+            raise InputError(
+                f"{self.registry_name} ran away at frame {int(memory['frames'].max()) + 1} after "
+                f"the wash-in: {self.target!r} came to {float(size.max()):.3g} standard deviations "
+                f"where the training data reach {float(self.largest.max()):.3g}; take a smaller "
+                "input_scale, a smaller radius or a larger ridge, and fit again."
+            )
+        return found
+
+    def residual_spread(self) -> dict[str, Tensor]:
+        """Standard deviation ``[C]`` of what the predictions leave open, in the field's unit.
+
+        A roll-out with noise of this size (:class:`latticezoo.simulate.dynamics.roll_out.RollOut`)
+        fluctuates as the training data do from frame to frame. The noise is independent from site
+        to site and has no memory, which real fluctuations may have.
+        """
+        return {self.target: self.residual * self.target_scaling.scale(self.target)}
 
     # ---- training ------------------------------------------------------------------------------
 

@@ -163,13 +163,17 @@ class SequenceModel(ZooModel):
             The frame that was taken in, ``[B, …]`` by name, and the memory after it.
         """
         if frame is None:
-            frame = {field.name: memory[NEXT + field.name] for field in self.task.targets}
+            frame = self.expected(memory)
         own = {name: v for name, v in memory.items() if not name.startswith(NEXT)}
         if len(self._images()) > 1:
             own = {name: values.flatten(0, 1) for name, values in own.items()}
         inputs = {field.name: self._cast(frame[field.name]) for field in self.task.inputs}
         found, own = self.step(self.input_scaling.normalize(self.images(inputs)), own, lattice)
         return dict(frame), self._packed(found, own)
+
+    def expected(self, memory: Memory) -> dict[str, Tensor]:
+        """The predicted next frame ``[B, …]`` by name, before anything happens."""
+        return {field.name: memory[NEXT + field.name] for field in self.task.targets}
 
     def roll_out(
         self, fields: Mapping[str, Tensor], lattice: Lattice, steps: int

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from latticezoo.simulate.dynamics.schedule import check_positive
+from latticezoo.simulate.noise import normal_like
 from latticezoo.simulate.propagator import Propagator
 from latticezoo.simulate.state import State
 from latticezoo.symmetry.errors import InputError
@@ -27,15 +28,20 @@ class RollOut:
 
     Args:
         dt: Time between frames.
+        noise: Random numbers added to each frame before it is taken in, in units of the
+            propagator's ``residual_spread()``: 1 for one that was fitted to a noisy process. They
+            depend on (seed, replica, step) alone.
 
     Raises:
-        InputError: ``dt`` is not positive.
+        InputError: ``dt`` is not positive, or the noise is negative.
     """
 
     dt: float = 1.0
+    noise: float = 0.0
 
     def __post_init__(self) -> None:
         check_positive("dt", self.dt)
+        check_positive("noise", self.noise, zero=True)
 
     @staticmethod
     def washed_in(
@@ -55,7 +61,7 @@ class RollOut:
             series: ``[R, T, …]`` by name.
             lattice: The lattice.
             replicas: The R replica numbers; 0, …, R − 1 by default.
-            seed: Noted in the files of the run; a roll-out draws no random numbers.
+            seed: Of the noise, if there is any.
 
         Returns:
             The last frame, with the memory of the propagator.
@@ -89,5 +95,22 @@ class RollOut:
             state: With the memory of the propagator.
             calls: :class:`~latticezoo.simulate.propagator.PropagatorCalls` of the run.
         """
-        fields, memory = calls.advance(state)
+        if not self.noise:
+            fields, memory = calls.advance(state)
+            return replace(state, fields=fields, memory=memory, step=state.step + 1)
+        if not hasattr(calls.force_field, "residual_spread"):
+            raise InputError(
+                f"noise is {self.noise:g}, but {type(calls.force_field).__name__} does not know "
+                "how much its predictions leave open; leave noise out."
+            )
+        spread = calls.force_field.residual_spread()
+
+        def drawn(rows: State, frame: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {
+                name: (self.noise * spread[name])
+                * normal_like(values, rows.seed, rows.replicas, rows.step, f"roll-out/{name}")
+                for name, values in frame.items()
+            }
+
+        fields, memory = calls.advance(state, drawn)
         return replace(state, fields=fields, memory=memory, step=state.step + 1)

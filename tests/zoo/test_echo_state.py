@@ -1,10 +1,13 @@
 """Echo state networks: exact symmetry, one-pass training, roll-outs, bad input."""
 
 import math
+import tempfile
 
 import pytest
 import torch
 
+from latticezoo.simulate import FunctionObserver, simulate
+from latticezoo.simulate.dynamics.roll_out import RollOut
 from latticezoo.symmetry.elements import SymmetryGroup
 from latticezoo.symmetry.errors import InputError
 from latticezoo.symmetry.fields import Field, transform
@@ -268,3 +271,72 @@ def test_a_lattice_too_small_for_the_shells_is_refused():
     network = create_model("echo_state", series_task(ORDER), **SMALL)
     with pytest.raises(InputError, match="too small"):
         network({"order": torch.zeros(1, 3, 16, 1)}, Lattice("square", (4, 4)))
+
+
+# ---- as a simulation -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def noisy():
+    """A fitted network and series: a decaying field kicked by white noise of size 0.2."""
+    lattice, frames = square(4), [torch.zeros(6, 16, 1, dtype=torch.float64)]
+    for step in range(200):
+        frames.append(0.6 * frames[-1] + 0.2 * noise(6, 16, 1, seed=step))
+    series = torch.stack(frames[20:], 1)
+    network = create_model("echo_state", series_task(ORDER), shells=1, **SMALL)
+    with tempfile.TemporaryDirectory() as folder:
+        fit(network, series, lattice, folder)
+    return network.eval(), series, lattice
+
+
+def test_the_residual_is_the_noise_of_the_process(noisy):
+    network, _, _ = noisy
+    assert float(network.residual_spread()["order"]) == pytest.approx(0.2, rel=0.03)
+
+
+def test_a_roll_out_with_noise_fluctuates_like_the_process(noisy):
+    """⟨φ²⟩ = σ²/(1 − 0.6²) for φ → 0.6 φ + σ ξ; without noise all dies out."""
+    network, series, lattice = noisy
+    network.largest.fill_(float("inf"))
+    start = RollOut.washed_in(network, {"order": series[:, :10]}, lattice, seed=3)
+    watching = [FunctionObserver(1, "order", lambda snapshot: snapshot.state.fields["order"])]
+    squares = {}
+    for strength in (0.0, 1.0):
+        run = simulate(
+            network,
+            RollOut(noise=strength),
+            start,
+            150,
+            lattice=lattice,
+            observers=watching,
+            progress=False,
+        )
+        squares[strength] = float((run.observers["order"].values[30:] ** 2).mean())
+    assert squares[0.0] < 1e-3
+    assert squares[1.0] == pytest.approx(0.04 / (1 - 0.36), rel=0.15)
+
+
+def test_noise_depends_on_seed_replica_and_step_alone(noisy):
+    network, series, lattice = noisy
+
+    def run(state, steps):
+        return simulate(network, RollOut(noise=1.0), state, steps, lattice=lattice, progress=False)
+
+    state = RollOut.washed_in(network, {"order": series[:3, :10]}, lattice, seed=3)
+    whole = run(state, 8).state.fields["order"]
+    parts = run(run(state, 5).state, 3).state.fields["order"]
+    assert torch.equal(whole, parts)
+    alone = run(state.select([1]), 8).state.fields["order"]
+    assert torch.equal(whole[1:2], alone)
+    other = RollOut.washed_in(network, {"order": series[:3, :10]}, lattice, seed=4)
+    assert not torch.equal(whole, run(other, 8).state.fields["order"])
+
+
+def test_noise_needs_a_propagator_that_knows_its_spread(noisy):
+    _, series, lattice = noisy
+    network = create_model("autoregression", series_task(ORDER), order=3).double()
+    state = RollOut.washed_in(network, {"order": series[:1, :10]}, lattice)
+    with pytest.raises(InputError, match="noise is 1, but Autoregression does not know"):
+        simulate(network, RollOut(noise=1.0), state, 2, lattice=lattice, progress=False)
+    with pytest.raises(InputError, match="noise"):
+        RollOut(noise=-1.0)
