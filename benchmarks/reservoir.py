@@ -40,6 +40,7 @@ from latticezoo.symmetry.fields import Field
 from latticezoo.symmetry.lattices import chain
 from latticezoo.symmetry.tasks import Task
 from latticezoo.zoo import create_model
+from latticezoo.zoo.sequence_model import unbounded
 from latticezoo.zoo.testing import Batches, short_trainer
 
 NODES, DENSITY, WASHOUT, TRAINED, HELD = 500, 0.05, 300, 3000, 2000
@@ -135,8 +136,8 @@ class Ours:
 
     def free(self, starts: Tensor, steps: int) -> Tensor:
         """Free runs ``[starts, steps, C]`` after ``[starts, washout, C]``."""
-        self.network.largest.fill_(1e9)  # the bound would end the run of all
-        return self.network.roll_out({"state": starts}, PLACE, steps)["state"]
+        with unbounded(self.network):  # one that runs away shall not end the others
+            return self.network.roll_out({"state": starts}, PLACE, steps)["state"]
 
 
 class Theirs:

@@ -22,7 +22,7 @@ from latticezoo.training.roll_out_plots import Curves, roll_outs
 from latticezoo.training.runs import RunFolder, hardware, versions, write_json
 from latticezoo.training.threads import suited_threads
 from latticezoo.zoo.base import ZooModel
-from latticezoo.zoo.sequence_model import SequenceModel
+from latticezoo.zoo.sequence_model import SequenceModel, unbounded
 
 #: A roll-out that leaves this many standard deviations has diverged.
 DIVERGED = 10.0
@@ -155,7 +155,7 @@ class SeriesResults:
 
     def _roll_outs(self, label: str, network: SequenceModel) -> dict[str, Any]:
         begin = time.perf_counter()
-        with suited_threads(0):
+        with suited_threads(0), unbounded(network):
             found = network.roll_out(
                 {self.name: self.windows[..., None]}, self.data.lattice, self.frames
             )[self.name][..., 0].double()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -21,8 +22,6 @@ from latticezoo.zoo.sequence_model import Memory
 
 #: Reservoirs times frames that are in memory at once.
 _BLOCK = 2048
-#: A roll-out ends when a value is this many times the largest of the training data.
-BOUND = 3.0
 
 
 #: Options for site fields where those for numbers do not serve: short memory, for a field knows its
@@ -109,6 +108,8 @@ class EchoState(ReadOutModel):
         "invariants": {**_SITES, "coupling": "invariants"},
         "average": {**_SITES, "coupling": "average"},
     }
+
+    bound = 3.0
 
     residual: Tensor
     largest: Tensor
@@ -314,8 +315,10 @@ class EchoState(ReadOutModel):
             InputError: Saying at which frame, and what to change.
         """
         found = super().expected(memory)
+        if math.isinf(self.bound):
+            return found
         size = self.input_scaling.normalize(found)[self.target].detach().abs()
-        if not bool((size <= BOUND * self.largest).all()):
+        if not bool((size <= self.bound * self.largest).all()):
             raise InputError(
                 f"{self.registry_name} ran away at frame {int(memory['frames'].max()) + 1} after "
                 f"the wash-in: {self.target!r} came to {float(size.max()):.3g} standard deviations "

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -42,6 +44,9 @@ class SequenceModel(ZooModel):
         InputError: Besides those of the base, for a task whose targets are not its inputs.
     """
 
+    #: A roll-out that comes to this many times the largest value of the training data is stopped,
+    #: by networks that know that value.
+    bound: float = math.inf
     #: Number of last frames of a window whose predictions training compares; None for all.
     trained_frames: int | None = None
 
@@ -300,3 +305,13 @@ class SequenceModel(ZooModel):
     ) -> Tensor:
         predicted = outputs[field.name]
         return predicted - batch["targets"][field.name][:, -predicted.shape[1] :]
+
+
+@contextmanager
+def unbounded(network: SequenceModel) -> Iterator[None]:
+    """Let roll-outs run away, where those that do shall be counted."""
+    bound, network.bound = network.bound, math.inf
+    try:
+        yield
+    finally:
+        network.bound = bound

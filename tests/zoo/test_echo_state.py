@@ -16,6 +16,7 @@ from latticezoo.symmetry.tasks import Task
 from latticezoo.zoo import create_model
 from latticezoo.zoo.base import ZooModel
 from latticezoo.zoo.echo_state import EchoState
+from latticezoo.zoo.sequence_model import unbounded
 from latticezoo.zoo.testing import Batches, short_trainer
 
 ORDER = Field("order", odd=("ising",))
@@ -223,6 +224,11 @@ def test_a_reservoir_that_runs_away_is_stopped_and_says_when_and_what_to_change(
     with pytest.raises(InputError, match=message):
         network.roll_out(series, chain(4), 50)
     network.roll_out(series, chain(4), over - 1)
+    with unbounded(network):
+        found = network.roll_out(series, chain(4), 50)["signal"]
+    assert float(found[0, -1]) == pytest.approx(1.1**50, rel=1e-9)
+    with pytest.raises(InputError, match=message):
+        network.roll_out(series, chain(4), 50)
 
 
 def test_short_windows_and_bad_numbers_are_refused(tmp_path):
