@@ -179,6 +179,8 @@ def describe_file(path: str, seed: int = 0) -> dict[str, Any]:
     Raises:
         InputError: The file is missing or damaged.
     """
+    import torch
+
     from latticezoo.datasets.labelled import KINDS, LabelledData
     from latticezoo.datasets.split import HELD_OUT, split_by_group
 
@@ -193,6 +195,8 @@ def describe_file(path: str, seed: int = 0) -> dict[str, Any]:
     ):
         for name, values in table.items():
             field = specs[name]
+            # Of complex numbers, mean and spread of real and imaginary parts together.
+            numbers = torch.view_as_real(values) if values.is_complex() else values
             target = role == "label" and name in data.targets
             columns.append(
                 {
@@ -203,10 +207,10 @@ def describe_file(path: str, seed: int = 0) -> dict[str, Any]:
                     "internal": field.internal,
                     "odd": list(field.odd),
                     "shape": list(values.shape),
-                    "mean": float(values.mean()),
-                    "std": float(values.std(correction=0)),
+                    "mean": float(numbers.mean()),
+                    "std": float(numbers.std(correction=0)),
                     "std_by_kind": {
-                        kind: float(values[data.kind == number].std(correction=0))
+                        kind: float(numbers[data.kind == number].std(correction=0))
                         for number, kind in enumerate(KINDS)
                         if kinds[kind]
                     },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -101,6 +102,7 @@ def solve_batch(
     )
 
 
+@lru_cache(maxsize=64)
 def link_geometry(lattice: Lattice, t: float, antiperiodic: tuple[bool, bool]) -> LinkGeometry:
     """Where the links lead, with signs across antiperiodic boundaries.
 

@@ -144,7 +144,8 @@ class QuantumLink(System):
             )
 
     def _slack(self, links: Tensor) -> float:
-        return self.length * (1e-4 if links.dtype == torch.complex64 else 1e-8)
+        # Of the size of what an integrator of fourth order leaves in a step.
+        return self.length * (1e-4 if links.dtype == torch.complex64 else 1e-6)
 
     # ---- fermions ------------------------------------------------------------------------------
 
