@@ -25,6 +25,7 @@ from latticezoo.symmetry.lattices import Lattice, Shell
 from latticezoo.symmetry.tasks import Conservation, Task
 from latticezoo.zoo.checkpoints import check_checkpoint, read_checkpoint
 from latticezoo.zoo.conservation import compensated, shifted, solve
+from latticezoo.zoo.layers.spin_tasks import maps_spins
 from latticezoo.zoo.learning import KINDS, Learner, batch_statistics
 from latticezoo.zoo.optimization import TRAINING_DEFAULTS, check_options
 from latticezoo.zoo.registry import model_class
@@ -93,6 +94,8 @@ class ZooModel(Learner):
         gradient_clip: float | None = None,
         conserve: bool | None = None,
     ) -> None:
+        task = Task.from_dict(task)
+        preset = self.preset_for(task, preset)
         if preset not in self.presets:
             raise unknown(f"preset of {self.registry_name}", preset, self.presets)
         given = {
@@ -114,7 +117,7 @@ class ZooModel(Learner):
             **{name: _plain(value) for name, value in given.items() if value is not None},
         }
         check_options(options)
-        super().__init__(Task.from_dict(task), options)
+        super().__init__(task, options)
         # Plain values alone, and all of them: arguments that the command line links, such as the
         # task, would otherwise be missing, and a changed preset would change old checkpoints.
         self.save_hyperparameters(
@@ -122,6 +125,12 @@ class ZooModel(Learner):
         )
 
     # ---- what a subclass provides --------------------------------------------------------------
+
+    @classmethod
+    def preset_for(cls, task: Task, preset: str) -> str:
+        """The preset that a name stands for on a task: on spins there may be one of their own."""
+        own = f"{preset}_spins"
+        return own if own in cls.presets and maps_spins(task) else preset
 
     def predict(self, fields: dict[str, Tensor], lattice: Lattice) -> dict[str, Tensor]:
         """Map standardized inputs to standardized targets.

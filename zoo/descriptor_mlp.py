@@ -241,7 +241,7 @@ class DescriptorMLP(EnergyModel):
     ) -> None:
         super().__init__(
             task,
-            preset=_preset_for(Task.from_dict(task), preset),
+            preset=preset,
             architecture={
                 "output": output,
                 "direct": direct,
@@ -411,16 +411,14 @@ class DescriptorMLP(EnergyModel):
         """The shells of the descriptor."""
         return self.descriptor.shells
 
+    @classmethod
+    def preset_for(cls, task: Task, preset: str) -> str:
+        """Targets other than scalars need local energies."""
+        chosen = super().preset_for(task, preset)
+        plain = all(invariant_channels(task.family, task.targets))
+        return chosen if chosen not in ("compact", "paper") or plain else f"{chosen}_energy"
+
     @property
     def receptive_radius(self) -> float:
         """Radius of the outermost shell, twice that for the derivative of an energy."""
         return self.descriptor.radius * (1 if self.options["output"] == "direct" else 2)
-
-
-def _preset_for(task: Task, preset: str) -> str:
-    """The preset that a name stands for: targets other than scalars need local energies."""
-    if preset in ("compact", "paper") and maps_spins(task):
-        return f"{preset}_spins"
-    if preset not in ("compact", "paper") or all(invariant_channels(task.family, task.targets)):
-        return preset
-    return f"{preset}_energy"

@@ -104,7 +104,7 @@ class EnergyGNN(EnergyModel):
     ) -> None:
         super().__init__(
             task,
-            preset=_preset_for(Task.from_dict(task), preset),
+            preset=preset,
             architecture={
                 "widths": widths,
                 "activation": activation,
@@ -165,18 +165,17 @@ class EnergyGNN(EnergyModel):
             return self.network.shells
         return super().required_shells
 
+    @classmethod
+    def preset_for(cls, task: Task, preset: str) -> str:
+        """Features on bonds are as many times more numbers, so there are fewer channels of them."""
+        chosen = super().preset_for(task, preset)
+        if chosen == "compact" and not all(invariant_channels(task.family, task.inputs)):
+            return "compact_bonds"
+        return chosen
+
     @property
     def receptive_radius(self) -> float:
         """Twice what a local energy sees."""
         if isinstance(self.network, SpinGraph):
             return 2.0 * self.network.radius
         return 2.0 * (len(self.options["widths"]) + 1)
-
-
-def _preset_for(task: Task, preset: str) -> str:
-    """The preset that a name stands for: features on bonds are as many times more numbers."""
-    if preset == "compact" and maps_spins(task):
-        return "compact_spins"
-    if preset == "compact" and not all(invariant_channels(task.family, task.inputs)):
-        return "compact_bonds"
-    return preset

@@ -189,7 +189,7 @@ class GCN(ZooModel):
     ) -> None:
         super().__init__(
             task,
-            preset=_preset_for(Task.from_dict(task), preset),
+            preset=preset,
             architecture={
                 "widths": widths,
                 "activation": activation,
@@ -251,8 +251,3 @@ class GCN(ZooModel):
         if isinstance(self.network, SpinGraph):
             return self.network.radius
         return float(len(self.options["widths"]) + 1)
-
-
-def _preset_for(task: Task, preset: str) -> str:
-    """The preset that a name stands for on spins."""
-    return "compact_spins" if preset == "compact" and maps_spins(task) else preset

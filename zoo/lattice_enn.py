@@ -164,7 +164,8 @@ class LatticeENN(EnergyModel):
     derivatives of its sum; such a network has ``energy(fields, lattice)``.
 
     Presets:
-        ``compact``: trains in minutes on one core.
+        ``compact``: trains in minutes on one core. On spins it stands for ``compact_spins``: local
+            energies, with pairs over twelve shells.
         ``accurate``: more channels and blocks.
         ``products``: the same depth with Clebsch–Gordan products.
         ``e_fnn``: the published E-FNN: 45 sites, 32, 8 and 4 copies of every irrep, products of
@@ -227,6 +228,14 @@ class LatticeENN(EnergyModel):
             "conserve": True,
         },
         "accurate": {"width": 64, "blocks": 8, "learning_rate": 3e-3},
+        # Spins interact over many shells, mostly in pairs: the range, with few layers above it.
+        "compact_spins": {
+            "output": "energy",
+            "width": 24,
+            "blocks": 3,
+            "shells": 1,
+            "range_shells": 11,
+        },
         "products": {"body": "products", "blocks": 4, "learning_rate": 2e-2},
         "e_fnn": _PUBLISHED,
         "paper": _PUBLISHED,

@@ -15,7 +15,16 @@ from latticezoo.zoo.testing import Case, ZooModelTests
 
 SPIN = Field("S", internal="1x1e", odd=("time_reversal",))
 FIELD = Field("field", internal="1x1e", odd=("time_reversal",))
-TINY = {"width": 12, "blocks": 1, "shells": 1, "embedding_shells": 1, "readout_shells": 1}
+TINY = {
+    "output": "direct",
+    "width": 12,
+    "blocks": 1,
+    "shells": 1,
+    "embedding_shells": 1,
+    "readout_shells": 1,
+    "range_shells": 0,
+}
+ENERGY = {**TINY, "output": "energy"}
 
 
 def spins(family, tangent=True):
@@ -53,7 +62,7 @@ class TestSpins(ZooModelTests):
     cases = (
         Case(spins("square"), (square(3), square(3, 4)), TINY),
         Case(spins("triangular"), (triangular(3),), {**TINY, "largest_l": 2}),
-        Case(spins("triangular"), (triangular(5),), {**TINY, "output": "energy"}),
+        Case(spins("triangular"), (triangular(5),), ENERGY),
         Case(spins("honeycomb", tangent=False), (honeycomb(2),), TINY),
         Case(mixed("triangular"), (triangular(3),), {**TINY, "largest_l": 2}),
     )
@@ -68,8 +77,8 @@ def test_fields_are_perpendicular_to_the_spins():
     torch.manual_seed(0)
     lattice = triangular(4)
     S = torch.nn.functional.normalize(torch.randn(2, 16, 3, dtype=torch.float64), dim=-1)
-    for output in ("direct", "energy"):
-        network = create_model("lattice_enn", spins("triangular"), **TINY, output=output).double()
+    for options in (TINY, ENERGY):
+        network = create_model("lattice_enn", spins("triangular"), **options).double()
         found = network({"S": S}, lattice)["field"]
         assert float((found * S).sum(-1).abs().max()) < 1e-14
         assert float(found.abs().mean()) > 1e-5
@@ -80,7 +89,7 @@ def test_learned_torques_of_an_energy_add_up_to_zero():
     torch.manual_seed(0)
     lattice = square(4)
     S = torch.nn.functional.normalize(torch.randn(2, 16, 3, dtype=torch.float64), dim=-1)
-    network = create_model("lattice_enn", spins("square"), **TINY, output="energy").double()
+    network = create_model("lattice_enn", spins("square"), **ENERGY).double()
     torque = torch.linalg.cross(S, network({"S": S}, lattice)["field"])
     assert float(torque.sum(1).abs().max()) < 1e-14 < 1e-6 < float(torque.abs().max())
 
@@ -89,7 +98,7 @@ def test_the_linear_map_holds_pair_exchange():
     """With all else at zero the output is that of shells of exchange constants."""
     torch.manual_seed(0)
     task = spins("triangular", tangent=False)
-    network = create_model("lattice_enn", task, **TINY, range_shells=3).double().eval()
+    network = create_model("lattice_enn", task, **TINY | {"range_shells": 3}).double().eval()
     for projection in network.network.projections.values():
         torch.nn.init.zeros_(projection.weight)
     lattice = triangular(6)
