@@ -66,6 +66,19 @@ def signs(lattice: Lattice, replicas: int, beta: float = 0.0, seed: int = 0) -> 
     return State({"U": links}, seed=seed)
 
 
+def random_link_spins(lattice: Lattice, replicas: int, length: float = 1.0, seed: int = 0) -> State:
+    """Link spins on the equator: E = 0, random phases.
+
+    Args:
+        lattice: The square torus.
+        replicas: Their number.
+        length: S.
+        seed: Seed of the run.
+    """
+    state = link_rotors(lattice, replicas, "U1", seed=seed)
+    return State({**state.fields, "U": length * state.fields["U"]}, seed=seed)
+
+
 def thermal_link_spins(
     system: QuantumLink,
     lattice: Lattice,

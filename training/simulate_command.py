@@ -8,7 +8,9 @@ which win; values inside a section have dots:
   latticezoo simulate quench.yaml --model runs/my-run --dynamics.dt 0.05
   latticezoo simulate spin_quench.yaml --system heisenberg_triangular --lattice 24
 
-Displacements move by Langevin dynamics, spins by Landau–Lifshitz–Gilbert dynamics (name: llg).
+Displacements move by Langevin dynamics, spins by Landau–Lifshitz–Gilbert dynamics (name: llg),
+gauge links as link spins (name: link_spins), as rotors (link_rotors), or by flips of Z2 links
+(kinetic_monte_carlo).
 --model is "exact", the name of pretrained weights, a checkpoint, or a run folder. The folder --out
 receives the trajectory (HDF5), a summary (JSON) and pictures. Where the model is an ensemble, the
 spread of its forces (rms and largest) is recorded along the run. The same command goes on with a
@@ -271,12 +273,15 @@ class Plan:
             InputError: When the network serves another task, or the lattice is too small for it.
         """
         if self.model == "exact":
-            return with_workers(self.system, self.replicas)
+            system = with_workers(self.system, self.replicas)
+            # Fermions on links can be out of equilibrium.
+            driver = getattr(self._runs, "exact_driver", None)
+            return system if driver is None else driver(self, system)
         from latticezoo.zoo.loading import load_network
 
         network = load_network(self.model, others=["exact"]).to(self.device)
         targets = [field.name for field in network.task.targets]
-        task = self.system.task(self.lattice.family, target=targets[0])
+        task = self.system.task(self.lattice.family, target=",".join(targets))
         if task != network.task:
             raise InputError(
                 f"{self.model} serves the task {network.task.name!r} ({', '.join(targets)}), "
@@ -365,8 +370,10 @@ def _resized(before: Any, size: str) -> str:
 def _kind_of_run(system: System) -> Any:
     """The module that knows how such a system is simulated."""
     from latticezoo.simulate.systems.spin_system import SpinSystem
-    from latticezoo.training import displacement_runs, spin_runs
+    from latticezoo.training import displacement_runs, link_runs, spin_runs
 
+    if (links := link_runs.runs_of(system)) is not None:
+        return links
     return spin_runs if isinstance(system, SpinSystem) else displacement_runs
 
 
