@@ -31,6 +31,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "models": ("models_command", "list networks, their presets and pretrained weights"),
     "card": ("cards", "turn a finished run into a model card with weights"),
     "leaderboard": ("board", "one HTML page with all model cards, to sort and to read"),
+    "export": ("export_command", "write a network as a program that needs PyTorch alone"),
     "publish": ("publish", "send a model card to a folder, a URL or the Hugging Face hub"),
 }
 _INTERRUPTED = (

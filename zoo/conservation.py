@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -56,7 +56,11 @@ def compensated(outputs: Mapping[str, Tensor], rule: Conservation, potential: Te
 
 
 def solve(
-    evaluate: Callable[[Values], Values], fields: Mapping[str, Tensor], rule: Conservation
+    evaluate: Callable[[Values], Values],
+    fields: Mapping[str, Tensor],
+    rule: Conservation,
+    *,
+    unrolled: bool = False,
 ) -> Solution:
     """Targets at the fixed number of particles, from a network that is local at fixed potential.
 
@@ -71,6 +75,8 @@ def solve(
         evaluate: Inputs to targets, physical units.
         fields: Inputs ``[B, N, C]``.
         rule: What is conserved.
+        unrolled: Make all attempts for all samples, those that are done left as they are: the same
+            solution without a look at the numbers, as an export of the computation needs it.
     """
 
     def attempt(given: Mapping[str, Tensor], potential: Tensor) -> tuple[Tensor, Values]:
@@ -87,9 +93,11 @@ def solve(
     low, high = torch.full_like(potential, -torch.inf), torch.full_like(potential, torch.inf)
     trial, found, slope = potential.clone(), excess.clone(), torch.ones_like(potential)
     for _ in range(ATTEMPTS):
-        rows = (excess.abs() > TOLERANCE).nonzero()[:, 0]
-        if not len(rows):
-            break
+        rows: Any = slice(None)
+        if not unrolled:
+            rows = (excess.abs() > TOLERANCE).nonzero()[:, 0]
+            if not len(rows):
+                break
         x, f, s = trial[rows], found[rows], slope[rows]
         low[rows] = torch.where(f < 0, x, low[rows])
         high[rows] = torch.where(f < 0, high[rows], x)
@@ -103,11 +111,13 @@ def solve(
         change = following - x
         slope[rows] = ((value - f) * change / (change.square() + 1e-12)).clamp_min(_RIDGE)
         trial[rows], found[rows] = following, value
-        better = value.abs() < excess[rows].abs()
-        kept = rows[better]
-        potential[kept], excess[kept] = following[better], value[better]
+        before = excess[rows].abs()
+        better = (value.abs() < before) & (before > TOLERANCE)
+        potential[rows] = torch.where(better, following, potential[rows])
+        excess[rows] = torch.where(better, value, excess[rows])
         for name, target in outputs.items():
-            target[kept] = targets[name][better]
+            chosen = better.view(-1, *[1] * (target.dim() - 1))
+            target[rows] = torch.where(chosen, targets[name], target[rows])
     outputs = compensated(outputs, rule, potential)
     values = outputs[rule.target].clone()
     values[..., rule.target_channel] -= (rule.compressibility * excess).to(values)[:, None]

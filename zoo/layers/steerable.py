@@ -294,10 +294,13 @@ class SteerableNetwork(nn.Module):
         Weights are compared by value: some ways to change them (moving averages, ``.data``) leave
         no other trace. They are few, for every one of them makes many entries of a filter.
         """
+        from torch.fx.experimental.proxy_tensor import get_proxy_mode
+
         weights = [weight.detach() for weight in self.parameters()]
         if self._exported is not None:
             known, plain = self._exported
-            if all(map(_same, known, weights)):
+            # A trace knows no values; the call before it has made the layers.
+            if get_proxy_mode() is not None or all(map(_same, known, weights)):
                 return plain
         # Made for later use too: tensors made in inference mode could not take part in autograd.
         with torch.inference_mode(False), torch.no_grad():
