@@ -1,8 +1,8 @@
 """How exact the symmetry of every network of the zoo is: every model, every field it can carry.
 
 The cases hold one task for each kind of surroundings (D4, D6, D3 and T_d sites) and of fields
-(scalars, the Jahn–Teller modes, displacements, spins). A network that is registered is tried on
-all of them; those whose task it refuses count as such, by its own sentence.
+(scalars, the Jahn–Teller modes, displacements, spins, gauge links). A network that is registered is
+tried on all of them; those whose task it refuses count as such, by its own sentence.
 """
 
 from __future__ import annotations
@@ -54,7 +54,26 @@ def _spin_task(name: str, family: str) -> Task:
     )
 
 
-#: A force on a field, for every kind of site and field that the library's physics has.
+def _link_task(group: str) -> Task:
+    """Bonds and an energy from gauge links, and forces (U(1) currents, SU(2) vectors)."""
+    conjugation = ("charge_conjugation",) if group == "U1" else ()
+    forces = {
+        "Z2": (),
+        "U1": (Field("current", "link", odd=conjugation, oriented=True),),
+        "SU2": (Field("force", "link", internal="adjoint", oriented=True),),
+    }
+    return Task(
+        f"square {group} links",
+        (Field("U", "link", internal="link", conjugated=conjugation),),
+        (Field("bond", "link"), Field("energy_per_site", "global"), *forces[group]),
+        "square",
+        conjugation,
+        gauge=group,
+    )
+
+
+#: What the library's physics has: a force on a field, for every kind of site and field, and what
+#: fermions do to gauge links.
 TASKS: tuple[Task, ...] = (
     _force_task("square scalar", "square", "A1", ("particle_hole",)),
     _force_task("square Jahn–Teller modes", "square", "2xA1+B1", ("particle_hole",)),
@@ -67,6 +86,7 @@ TASKS: tuple[Task, ...] = (
     _force_task("diamond displacement", "diamond", "vector"),
     _spin_task("square spins", "square"),
     _spin_task("triangular spins", "triangular"),
+    *(_link_task(group) for group in ("Z2", "U1", "SU2")),
 )
 
 
@@ -77,7 +97,7 @@ class Exactness:
     Attributes:
         lattice: Where it was tried.
         elements: Group elements that were tried: all of the finite part, and random ones where
-            there are rotations of spins.
+            there are rotations of spins or local gauge transformations.
         errors: Report by ``(type, trained)``, such as ``("float64", False)``.
     """
 

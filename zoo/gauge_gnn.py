@@ -173,6 +173,7 @@ class GaugeGNN(GaugeModel):
         self.shown = fan_in_linear(seen, hidden, 1.0)
         if local:
             self.site_head = fan_in_linear(seen + hidden, local, 0.3)
+            self.fix_zero(self.site_head)
         if counts["link"]:
             self.link_head = fan_in_linear(seen + hidden, counts["link"], 0.3)
         if odd:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from latticezoo.symmetry.errors import unknown
 from latticezoo.symmetry.fields import Field
@@ -104,6 +104,11 @@ class GaugeModel(EnergyModel):
     @abstractmethod
     def read(self, features: Any) -> dict[str, Tensor]:
         """Standardized values of all targets that are read out directly."""
+
+    def fix_zero(self, head: nn.Linear) -> None:
+        """Do not train the zero of an energy of which the targets are derivatives alone."""
+        sees_zero = [kind for kind in self.kinds.values() if kind in ("global", "site")]
+        head.bias.requires_grad_(bool(sees_zero))
 
     # ---- evaluation ----------------------------------------------------------------------------
 

@@ -53,6 +53,8 @@ ALLOWED_KEYS = REQUIRED_KEYS | {
 }
 
 #: Largest deviation from the golden outputs, as a share of the largest of them.
+#: Ending of the names of complex golden numbers, whose last axis is real and imaginary part.
+_COMPLEX = ":complex"
 GOLDEN_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}
 
 
@@ -115,7 +117,7 @@ def check_golden(name: str | Path, revision: str | None = None) -> float:
     dtype = next(network.parameters()).dtype
     fields, expected = (
         {
-            key.removeprefix(prefix): value.to(dtype)
+            key.removeprefix(prefix).removesuffix(_COMPLEX): _from_real(key, value.to(dtype))
             for key, value in tensors.items()
             if key.startswith(prefix)
         }
@@ -265,13 +267,26 @@ def golden_bytes(network: ZooModel, fields: Mapping[str, Tensor], lattice: Latti
     from safetensors.torch import save
 
     network = network.cpu().eval()
-    dtype = next(network.parameters()).dtype
-    inputs = {name: values.detach().cpu().to(dtype) for name, values in fields.items()}
+    inputs = {name: network._cast(values.detach().cpu()) for name, values in fields.items()}
     with torch.no_grad():
         outputs = network(inputs, lattice)
-    tensors = {f"inputs/{name}": values.contiguous() for name, values in inputs.items()}
-    tensors |= {f"targets/{name}": values.contiguous() for name, values in outputs.items()}
-    return save(tensors)
+    tensors = _as_real({f"inputs/{name}": values for name, values in inputs.items()})
+    return save(tensors | _as_real({f"targets/{name}": value for name, value in outputs.items()}))
+
+
+def _as_real(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Complex numbers as pairs, under a name that says so: the format has no complex128."""
+    return {
+        name + _COMPLEX * values.is_complex(): (
+            torch.view_as_real(values.resolve_conj()) if values.is_complex() else values
+        ).contiguous()
+        for name, values in tensors.items()
+    }
+
+
+def _from_real(name: str, values: Tensor) -> Tensor:
+    """The inverse of :func:`_as_real` for one tensor."""
+    return torch.view_as_complex(values) if name.endswith(_COMPLEX) else values
 
 
 def model_config(

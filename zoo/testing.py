@@ -15,6 +15,7 @@ size, forces as the gradient of the energy where there is one, and that a networ
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -229,6 +230,8 @@ class ZooModelTests:
     def test_the_same_weights_serve_a_larger_lattice(self, case: Case) -> None:
         """A periodically repeated input gives the repeated output."""
         network, small = self.build(case), case.lattices[0]
+        if math.isinf(network.receptive_radius):
+            pytest.skip("loops around the torus go in, and those of a larger torus are longer")
         large = Lattice(small.family, (2 * small.shape[0], *small.shape[1:]))
         fields = random_fields(case.task, small)
         site = {entry.name for entry in (*case.task.inputs, *case.task.targets)} - {
@@ -246,6 +249,8 @@ class ZooModelTests:
     def test_nothing_beyond_the_receptive_radius_matters(self, case: Case) -> None:
         network, family = self.build(case), case.lattices[0].family
         radius = network.receptive_radius
+        if math.isinf(radius):
+            pytest.skip("loops around the torus go in")
         spacing = _spacing(case.lattices[0])
         cells = int((2 * radius + 3) / spacing) + 1
         lattice = Lattice(family, (cells, *case.lattices[0].shape[1:]))
@@ -261,6 +266,8 @@ class ZooModelTests:
         far = torch.minimum(height, cells * spacing - height) > radius + 1e-6
         assert bool(far.any())
         for name, values in after.items():
+            if case.task.target(name).support == "global":
+                continue
             difference = (values - before[name]).detach().abs().flatten(2).amax((0, 2))
             assert float(difference[far].max()) == 0
             assert float(difference.max()) > 0
@@ -369,16 +376,20 @@ class ZooModelTests:
         torch.manual_seed(0)
         network = fill(create_model(self.model, case.task, **case.options).double()).eval()
         lattice = case.lattices[0]
-        fields = {
-            entry.name: torch.sin(
-                1.3 * torch.arange(values.numel(), dtype=torch.float64) + number
-            ).view(values.shape)
-            for number, entry in enumerate(case.task.inputs)
-            for values in [random_values(entry, lattice, 1, gauge=case.task.gauge)]
-        }
+        fields = {}
+        for number, entry in enumerate(case.task.inputs):
+            shape = random_values(entry, lattice, 1, gauge=case.task.gauge)
+            parts = torch.view_as_real(shape) if shape.is_complex() else shape
+            index = torch.arange(parts.numel(), dtype=torch.float64)
+            values = torch.sin(1.3 * index + number).view(parts.shape)
+            fields[entry.name] = torch.view_as_complex(values) if shape.is_complex() else values
         with torch.no_grad():
             outputs = network(fields, lattice)
-        return {name: values.reshape(-1)[:6].tolist() for name, values in outputs.items()}
+        real = {
+            name: torch.view_as_real(values.resolve_conj()) if values.is_complex() else values
+            for name, values in outputs.items()
+        }
+        return {name: values.reshape(-1)[:6].tolist() for name, values in real.items()}
 
     def test_golden_outputs(self, case: Case) -> None:
         """Weights saved today must mean the same tomorrow."""

@@ -149,6 +149,7 @@ class WilsonGNN(GaugeModel):
             self.link_head = fan_in_linear(even, counts["link"], 0.3)
         if local:
             self.site_head = fan_in_linear(even, local, 0.3)
+            self.fix_zero(self.site_head)
             self.plaquette_head = fan_in_linear(even, local, 0.3, bias=False)
             self.site_link_head = fan_in_linear(even, local, 0.3, bias=False)
         if counts["current"]:
@@ -201,9 +202,9 @@ class WilsonGNN(GaugeModel):
         if not self.has_odd:
             return given
         circulations = self.circulation_input(both.imag)
-        currents = torch.zeros_like(circulations)
+        currents = incidence.curl_to_links(circulations)
         if around is not None and self.current_input is not None:
-            currents = self.current_input(around.imag)
+            currents = currents + self.current_input(around.imag)
         return replace(given, circulations=circulations, currents=currents)
 
     def local_energies(self, features: _Read) -> Tensor:

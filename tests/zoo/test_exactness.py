@@ -24,18 +24,32 @@ SMALL = {
     "gcn": {"widths": [8, 8], "shells": 1, "range_shells": 1},
     "lattice_enn": {"width": 8, "blocks": 1, "shells": 1}
     | {"embedding_shells": 1, "readout_shells": 1},
+    "gauge_gnn": {"channels": 4, "layers": 2, "products": 4, "hidden": 4},
+    "link_cnn": {"channels": 8, "blocks": 1},
     "spin_cnn": {"channels": 8, "blocks": 1},
     "steerable_cnn": {"copies": 1, "layers": 1},
+    "wilson_gnn": {"width": 8, "odd_width": 4, "blocks": 2},
 }
 NEEDS = {"steerable_cnn": "escnn"}
-#: The one that learns the symmetry instead of having it, and says so.
-LEARNED = {"spin_cnn"}
+#: Those that learn the symmetry instead of having it, and say so.
+LEARNED = {"link_cnn", "spin_cnn"}
 SPINS = {task.name for task in TASKS if task.internal}
+LINKS = {task.name for task in TASKS if task.gauge}
+#: Networks on gauge links, and what they carry.
+ON_LINKS = {"gauge_gnn": LINKS, "link_cnn": LINKS, "wilson_gnn": LINKS - {"square SU2 links"}}
 #: What a network says it cannot carry; everything else it must carry exactly.
 REFUSED = {
     *(("gcn", task.name) for task in TASKS if task.inputs[0].point != "A1"),
     *(("spin_cnn", task.name) for task in TASKS if not task.internal),
     *(("steerable_cnn", task.name) for task in TASKS if task.family != "square" or task.internal),
+    *(
+        (name, task.name)
+        for name in MEMBERS
+        if name not in ON_LINKS
+        for task in TASKS
+        if task.gauge
+    ),
+    *((name, task.name) for name in ON_LINKS for task in TASKS if task.name not in ON_LINKS[name]),
 }
 
 
@@ -51,7 +65,7 @@ def test_every_network_respects_every_group_element(name, task):
             create_model(name, task, **options)
         return
     found = measure(name, task, steps=3, **options)
-    rotations = 16 if task.internal else 0
+    rotations = 16 if task.internal or task.gauge else 0
     assert found.elements == len(task.symmetry(found.lattice)) + rotations
     for (dtype, trained), report in found.errors.items():
         assert report.exhaustive == (not rotations)
@@ -73,12 +87,14 @@ def test_networks_that_learn_the_symmetry_are_named_and_found_out():
 
 def test_what_the_networks_carry():
     """The equivariant network carries everything, the graph convolution scalars and spins."""
-    names = {task.name for task in TASKS}
+    names = {task.name for task in TASKS} - LINKS
     for model in ("lattice_enn", "energy_gnn", "descriptor_mlp"):
         assert {task.name for task in carried(model, **SMALL[model])} == names
     scalars = {name for name in names if name.endswith("scalar")}
     assert {task.name for task in carried("gcn", **SMALL["gcn"])} == scalars | SPINS
     assert {task.name for task in carried("spin_cnn", **SMALL["spin_cnn"])} == SPINS
+    for model, carries in ON_LINKS.items():
+        assert {task.name for task in carried(model, **SMALL[model])} == carries
     assert set(MEMBERS) <= set(list_models())
 
 

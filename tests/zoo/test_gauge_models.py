@@ -1,0 +1,278 @@
+"""The networks on gauge links: the shared suite, Gauss's law, Lie derivatives, refusals."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from latticezoo.symmetry.elements import SymmetryGroup
+from latticezoo.symmetry.errors import InputError
+from latticezoo.symmetry.fields import Field
+from latticezoo.symmetry.gauge import plaquettes, rectangle, trace, wilson_loop
+from latticezoo.symmetry.internal import SU2, internal_group
+from latticezoo.symmetry.lattices import square
+from latticezoo.symmetry.tasks import Task
+from latticezoo.symmetry.testing import equivariance_error
+from latticezoo.zoo import create_model
+from latticezoo.zoo.layers import incidence
+from latticezoo.zoo.layers.flags import Matrices, Surroundings, multiply
+from latticezoo.zoo.testing import Case, ZooModelTests, perturb, scalar_task
+
+CONJUGATION = ("charge_conjugation",)
+GOLDEN = Path(__file__).parent / "golden_gauge.json"
+WILSON = {"width": 6, "odd_width": 4, "blocks": 2}
+GAUGE = {"channels": 3, "layers": 2, "products": 3, "hidden": 4}
+CNN = {"channels": 6, "blocks": 1}
+LOCAL = {"polyakov": False}
+
+
+def task(group, *names, sublattice=False):
+    """A map from links to some of the things that fermions do to them."""
+    flips = CONJUGATION if group == "U1" else ()
+    types = {
+        "bond": Field("bond", "link"),
+        "current": Field("current", "link", odd=CONJUGATION, oriented=True),
+        "energy_per_site": Field("energy_per_site", "global"),
+        "levels": Field("levels", point="3xA1"),
+        "force": Field("force", "link", odd=CONJUGATION, oriented=True),
+        "link_field": Field("link_field", "link", internal="link", conjugated=flips),
+    }
+    if group == "SU2":
+        types["force"] = Field("force", "link", internal="adjoint", oriented=True)
+    derived = [name for name in names if name in ("force", "link_field")]
+    return Task(
+        "-".join((group, *names, *(["sublattice"] if sublattice else []))),
+        (Field("U", "link", internal="link", conjugated=flips),)
+        + ((Field("sublattice"),) if sublattice else ()),
+        tuple(types[name] for name in names),
+        "square",
+        flips,
+        gauge=group,
+        conservative=tuple((name, "U") for name in derived),
+    )
+
+
+TORI = (square(4), square(3, 5))
+OTHERS = (
+    scalar_task("square"),
+    replace(task("U1", "bond"), family="triangular"),
+    replace(task("U1", "bond"), gauge=None),
+    replace(task("U1", "bond"), targets=(Field("bond", "plaquette"),)),
+    replace(task("U1", "bond"), targets=(Field("bond", point="B1"),)),
+    replace(task("U1", "bond"), inputs=(*task("U1", "bond").inputs, Field("u", point="vector"))),
+    replace(task("U1", "bond"), flips=("particle_hole",)),
+)
+
+
+def moved_along(links, direction, step, field):
+    """Links after a step of size ``step`` along the direction in which a force pushes."""
+    if field.internal == "link":
+        return links + step * direction
+    if links.dim() == 3:
+        return torch.polar(torch.ones_like(direction), step * direction) * links
+    return torch.linalg.matrix_exp(1j * step * SU2.matrix(direction)) @ links
+
+
+class LinkTests(ZooModelTests):
+    """The slope of the energy is taken on the group."""
+
+    golden = GOLDEN
+    unsuitable = OTHERS
+
+    def _check_gradient(self, network, fields, lattice, forces, step=2e-5):
+        (target, _), *_ = network.task.conservative
+        found = forces["U"]
+        generator = torch.Generator().manual_seed(3)
+        direction = torch.randn(found.shape, dtype=found.dtype, generator=generator)
+        energies = [
+            network.energy(
+                {
+                    **fields,
+                    "U": moved_along(
+                        fields["U"], direction, sign * step, network.task.target(target)
+                    ),
+                },
+                lattice,
+            ).detach()
+            for sign in (1, -1)
+        ]
+        slope = (energies[0] - energies[1]) / (2 * step)
+        work = -(found.conj() * direction).real.flatten(1).sum(1)
+        torch.testing.assert_close(slope, work, rtol=1e-6, atol=1e-9)
+
+
+class TestWilson(LinkTests):
+    model = "wilson_gnn"
+    cases = (
+        Case(task("U1", "bond", "current", "energy_per_site", "levels"), TORI, WILSON),
+        Case(task("Z2", "bond", "energy_per_site", "levels"), TORI, {**WILSON, **LOCAL}),
+        Case(task("U1", "force", "bond", "energy_per_site"), TORI[:1], {**WILSON, **LOCAL}),
+        Case(task("U1", "link_field", "bond"), TORI[:1], WILSON),
+        Case(task("U1", "current", "bond", sublattice=True), TORI[:1], {**WILSON, **LOCAL}),
+    )
+    unsuitable = (*OTHERS, task("SU2", "bond"))
+    too_small = (square(2), square(5, 2))
+
+
+class TestGauge(LinkTests):
+    model = "gauge_gnn"
+    cases = (
+        Case(task("SU2", "bond", "energy_per_site", "levels"), TORI, GAUGE),
+        Case(task("U1", "bond", "current", "energy_per_site"), TORI, GAUGE),
+        Case(task("Z2", "bond", "levels", sublattice=True), TORI[:1], {**GAUGE, **LOCAL}),
+        Case(
+            task("SU2", "force", "bond", "energy_per_site"),
+            TORI[:1],
+            {**GAUGE, "leaves": False},
+        ),
+        Case(task("Z2", "levels"), TORI[:1], {**GAUGE, **LOCAL, "leaves": False}),
+        Case(task("U1", "force", "levels"), TORI[:1], {**GAUGE, **LOCAL}),
+        Case(task("U1", "link_field", "bond"), TORI[:1], GAUGE),
+        Case(
+            replace(task("SU2", "force"), conservative=()),
+            TORI[:1],
+            {**GAUGE, **LOCAL, "normalization": "none"},
+        ),
+    )
+    too_small = (square(2), square(5, 2))
+
+
+class TestConvolutions(LinkTests):
+    model = "link_cnn"
+    cases = (
+        Case(task("SU2", "bond", "force", "energy_per_site"), (square(5), square(5, 6)), CNN),
+        Case(task("U1", "current", "link_field", sublattice=True), (square(5),), CNN),
+        Case(task("Z2", "bond", "levels"), (square(5),), CNN),
+    )
+    too_small = (square(4), square(6, 4))
+
+
+def build(name, what, **options):
+    small = {"wilson_gnn": WILSON, "gauge_gnn": GAUGE, "link_cnn": CNN}[name]
+    torch.manual_seed(0)
+    return perturb(create_model(name, what, **{**small, **options}).double()).eval()
+
+
+def links(group, lattice, batch=2, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    shape = (batch, lattice.n_sites, lattice.directions)
+    return internal_group(group).random(*shape, generator=generator, dtype=torch.float64)
+
+
+# ---- laws ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("polyakov", [True, False])
+@pytest.mark.parametrize("target", ["current", "force"])
+@pytest.mark.parametrize("name", ["wilson_gnn", "gauge_gnn"])
+def test_currents_have_no_sources(name, target, polyakov):
+    """Div J = 0 by construction: as a curl, and as the derivative of an invariant energy."""
+    lattice = square(4, 6)
+    network = build(name, task("U1", target), polyakov=polyakov)
+    J = network({"U": links("U1", lattice)}, lattice)[target].detach()
+    sources = incidence.divergence(J.unflatten(1, lattice.shape)[..., None])
+    assert float(sources.abs().max()) < 1e-12 < 1e-3 < float(J.abs().max())
+    round_torus = J.mean(1).abs().max()  # the two cycles, where loops around the torus go in
+    assert (float(round_torus) > 1e-6) == polyakov
+
+
+def test_the_energy_of_su2_does_no_work_on_local_transformations():
+    """Σ_out F − Σ_in U†F U = 0 at every site: Gauss's law without colour charges."""
+    lattice = square(4)
+    network = build("gauge_gnn", task("SU2", "force"))
+    U = links("SU2", lattice)
+    F = SU2.matrix(network({"U": U}, lattice)["force"].detach())
+    arriving = U.mH @ F @ U
+    total = F.sum(2)
+    for way in (0, 1):
+        total = total.index_add(1, lattice.link_target[:, way], -arriving[:, :, way])
+    assert float(total.abs().max()) < 1e-12 < 1e-3 < float(F.abs().max())
+
+
+@pytest.mark.parametrize("name", ["wilson_gnn", "gauge_gnn"])
+def test_only_loops_around_the_torus_tell_polyakov_sectors_apart(name):
+    """Signs of all links across a line change no plaquette, but the Polyakov loops."""
+    lattice = square(4)
+    U = links("Z2", lattice)
+    other = U.unflatten(1, lattice.shape).clone()
+    other[:, 0, :, 0] *= -1
+    other = other.flatten(1, 2)
+    assert torch.equal(plaquettes(U, lattice), plaquettes(other, lattice))
+    for polyakov in (True, False):
+        network = build(name, task("Z2", "bond"), polyakov=polyakov)
+        one, two = (network({"U": x}, lattice)["bond"] for x in (U, other))
+        assert (float((one - two).abs().max()) > 1e-3) == polyakov
+
+
+@pytest.mark.parametrize("group", ["Z2", "U1", "SU2"])
+def test_products_of_carried_plaquettes_are_larger_loops(group):
+    """A plaquette times its neighbour's, carried along the shared links, encloses both."""
+    lattice = square(4, 5)
+    U = links(group, lattice)
+    around = Surroundings.of(U, lattice, group)
+    near = around.neighbours(around.leaf)
+    ahead = Matrices(*(None if part is None else part[..., :1] for part in near))
+    double = multiply(ahead, around.leaf)  # e1 first: the far plaquette, then the near one
+    # Flag 0 is (+x, +y): the 2 × 1 loop from the site.
+    path = wilson_loop(U, lattice, (1, 1, 2, -1, -1, -2))
+    expected = trace(path).real / (2 if group == "SU2" else 1)
+    other = multiply(around.leaf, ahead)
+    found = [x.numbers[:, :, 0, 0, 0] for x in (double, other)]
+    torch.testing.assert_close(found[0], expected, rtol=1e-12, atol=1e-12)
+    assert rectangle(2, 1) == (1, 1, 2, -1, -1, -2)
+
+
+def test_plain_convolutions_break_gauge_invariance():
+    lattice = square(5)
+    for group in ("Z2", "U1", "SU2"):
+        what = task(group, "bond")
+        local = SymmetryGroup(lattice, gauge=group, point_operations=(0,))
+        error = equivariance_error(build("link_cnn", what), what, lattice, group=local).error
+        assert error > 0.05
+        other = "gauge_gnn" if group == "SU2" else "wilson_gnn"
+        assert equivariance_error(build(other, what), what, lattice, group=local).error < 1e-12
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.*", "ignore:.*many workers.*")
+def test_augmentation_transforms_links_locally(tmp_path):
+    """Of an equivariant map, turned examples are examples too."""
+    lattice = square(5)
+    what = task("SU2", "bond", "force")
+    teacher = build("gauge_gnn", what)
+    U = links("SU2", lattice, batch=3)
+    targets = {k: v.detach() for k, v in teacher({"U": U}, lattice).items()}
+    batch = {"fields": {"U": U}, "targets": targets, "lattice": lattice}
+    network = build("link_cnn", what)
+    torch.manual_seed(1)
+    turned = network.augmented(batch)
+    again = teacher(turned["fields"], lattice)
+    for name in targets:
+        torch.testing.assert_close(again[name].detach(), turned["targets"][name])
+    assert float((turned["fields"]["U"] - U).abs().amax((1, 2, 3, 4)).min()) > 0.1
+    assert build("link_cnn", what, augment=False).augmented(batch) is batch
+
+
+# ---- what is refused ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "sentence"),
+    [
+        ("wilson_gnn", {"width": 0}, "width must be 1 or more, not 0"),
+        ("wilson_gnn", {"output": "forces"}, "unknown output 'forces'"),
+        ("gauge_gnn", {"layers": 0}, "layers must be 1 or more, not 0"),
+        ("gauge_gnn", {"normalization": "layer"}, "normalization must be 'rms' or 'none'"),
+        ("link_cnn", {"blocks": 0}, "blocks must be 1 or more, not 0"),
+    ],
+)
+def test_wrong_options_are_refused_in_one_sentence(name, options, sentence):
+    with pytest.raises(InputError, match=sentence) as error:
+        create_model(name, task("U1", "bond"), **options)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("name", "preset"), [("wilson_gnn", "paper"), ("gauge_gnn", "paper")])
+def test_full_presets_build(name, preset):
+    network = create_model(name, task("U1", "bond", "current"), preset=preset)
+    assert 50_000 < sum(weight.numel() for weight in network.parameters()) < 1_000_000
