@@ -67,6 +67,11 @@ RECIPES: dict[str, Member] = {
         "FermionsOnLinks",
         "fermions on Z2, U(1) or SU(2) links: random and Boltzmann backgrounds, exact labels",
     ),
+    "quantum_link": Member(
+        "latticezoo.datasets.quantum_links",
+        "LinkSpinRuns",
+        "U(1) quantum link model: microcanonical runs of link spins from thermal starts",
+    ),
     "wilson_loops": Member(
         "latticezoo.datasets.gauge_links",
         "LoopsOfLinks",
@@ -109,6 +114,11 @@ DATA: dict[str, Member] = {
         "latticezoo.datasets.gauge_module",
         "GaugeFermionsData",
         "fermions on gauge links, made on demand by the recipe gauge_fermions",
+    ),
+    "quantum_link": Member(
+        "latticezoo.datasets.quantum_links",
+        "QuantumLinkData",
+        "U(1) quantum link model, made on demand by the recipe quantum_link",
     ),
     "wilson_loops": Member(
         "latticezoo.datasets.gauge_module",

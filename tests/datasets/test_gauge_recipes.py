@@ -84,6 +84,38 @@ def test_loops_are_traces_round_squares():
         create_recipe("wilson_loops", lattice=4)
 
 
+def test_runs_of_link_spins_keep_their_energy_and_split_by_run(tmp_path):
+    options = {"dt": 0.05, "sweeps": 1}
+    data = create_data(
+        "quantum_link",
+        lattice=2,
+        target="link_field,energy_per_site",
+        random=3,
+        trajectories=3,
+        frames=3,
+        last_time=0.45,
+        path=str(tmp_path / "runs.h5"),
+        workers=1,
+        dtype="float64",
+        options=options,
+        val_fraction=0.34,
+        test_fraction=0.34,
+    )
+    data.setup()
+    whole = data._data
+    assert sorted(whole.step[whole.kind == 1].tolist()) == [3, 3, 3, 6, 6, 6, 9, 9, 9]
+    assert len(whole.groups.unique()) == 6
+    batch = next(iter(data.train_dataloader()))
+    exact = data.system.labels(batch.fields, data.lattice)
+    for name in ("link_field", "energy_per_site"):
+        torch.testing.assert_close(batch.targets[name], exact[name])
+    assert float(batch.fields["U"].abs().max()) <= 1 + 1e-6
+    with pytest.raises(InputError, match="only 10 steps lie"):
+        create_recipe("quantum_link", last_time=0.5, frames=11)
+    with pytest.raises(InputError, match="bath_temperature is 0"):
+        create_recipe("quantum_link", bath_temperature=0.0)
+
+
 def test_refusals():
     for options, message in (
         ({"betas": "1,x"}, "give numbers with commas"),
