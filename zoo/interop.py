@@ -88,8 +88,8 @@ def from_pyg(data: Data | Batch) -> tuple[dict[str, Tensor], Lattice]:
     from torch_geometric.data import Batch
 
     graphs = data.to_data_list() if isinstance(data, Batch) else [data]
-    lattices = {getattr(graph, "lattice", None) for graph in graphs}
-    if len(lattices) != 1 or not isinstance(next(iter(lattices)), str):
+    lattices = {str(getattr(graph, "lattice", "")) for graph in graphs}
+    if len(lattices) != 1 or lattices == {""}:
         raise InputError(
             "the graphs must all be of one lattice, and tell it as data.lattice = 'square(8)'."
         )
