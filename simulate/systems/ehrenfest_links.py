@@ -14,7 +14,6 @@ from latticezoo.simulate.systems.gauge_fermions import GaugeFermions
 from latticezoo.simulate.systems.link_electrons import link_geometry
 from latticezoo.simulate.systems.quantum_link import QuantumLink
 from latticezoo.symmetry.errors import InputError
-from latticezoo.symmetry.internal import SU2
 from latticezoo.symmetry.lattices import Lattice
 
 
@@ -88,13 +87,7 @@ class EhrenfestLinks:
         if isinstance(system, QuantumLink):
             known = system.known_forces(fields, lattice)
             return {**known, "U": known["U"] + system.fermion_field(found)}
-        products = fields["U"] @ found if found.dim() == 5 else fields["U"] * found
-        if system.group == "SU2":
-            force = -system.t * SU2.components(-1j * products)
-        elif system.group == "U1":
-            force = -2 * system.t * products.imag
-        else:
-            raise InputError("Z2 links have no forces; they flip, by kinetic Monte Carlo.")
+        force = system.fermion_force(found, fields)
         return {"E": force + system.plaquette_force(fields, lattice)}
 
     def forces(self, fields: Fields, lattice: Lattice) -> dict[str, Tensor]:

@@ -238,7 +238,7 @@ class GaugeFermions(System):
             "density": lambda: found.density[..., None],
             "local_density_of_states": lambda: found.local_density,
             "flip_cost": lambda: found.flip_costs,
-            "force": lambda: self.fermion_force(found, fields),
+            "force": lambda: self.fermion_force(found.correlator, fields),
         }
         labels = {name: make[name]().contiguous() for name in chosen}
         return {**labels, "energy": found.energy}
@@ -257,12 +257,18 @@ class GaugeFermions(System):
         """k_l = Tr(U_l K_l) ``[B, N, D]``, complex128."""
         return link_invariants(fields["U"], found.correlator)
 
-    def fermion_force(self, found: LinkElectrons, fields: Fields) -> Tensor:
-        """F of the fermions: ``[B, N, D]`` for U(1), ``[B, N, D, 3]`` for SU(2)."""
-        links = fields["U"].to(found.correlator)
+    def fermion_force(self, correlator: Tensor, fields: Fields) -> Tensor:
+        """F of fermions with correlators K: ``[B, N, D]`` for U(1), ``[B, N, D, 3]`` for SU(2).
+
+        Raises:
+            InputError: For Z2.
+        """
+        links = fields["U"].to(correlator)
         if self.group == "SU2":
-            return -self.t * SU2.components(-1j * (links @ found.correlator))
-        return -2 * self.t * (links * found.correlator).imag
+            return -self.t * SU2.components(-1j * (links @ correlator))
+        if self.group == "U1":
+            return -2 * self.t * (links * correlator).imag
+        raise InputError("Z2 links have no forces; they flip, by kinetic Monte Carlo.")
 
     def energy_density(self, found: LinkElectrons, fields: Fields, lattice: Lattice) -> Tensor:
         """e_i ``[B, N, 1]``: half of each adjacent bond, and the mass term; its sum is ⟨H⟩."""
@@ -279,6 +285,7 @@ class GaugeFermions(System):
 
     def energy(self, fields: Fields, lattice: Lattice) -> Tensor:
         """Ω + κ Σ (1 − Re Tr W/d), ``[B]`` float64."""
+        self.check(fields, lattice)
         fermions = 0.0 if self.t == 0 else self.electrons(fields, lattice).energy
         return fermions + self.plaquette_energy(fields, lattice)
 
@@ -299,7 +306,7 @@ class GaugeFermions(System):
             costs = self.electrons(fields, lattice, self._wanted(("flip_cost",))).flip_costs
             assert costs is not None
             return -costs
-        return self.fermion_force(self.electrons(fields, lattice), fields)
+        return self.fermion_force(self.electrons(fields, lattice).correlator, fields)
 
     def _total(
         self, fermions: Tensor | None, fields: Fields, lattice: Lattice

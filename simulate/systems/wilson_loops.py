@@ -62,7 +62,6 @@ class WilsonLoops(System):
 
     def energy(self, fields: Fields, lattice: Lattice) -> Tensor:
         """Σ (1 − Re Tr W/d), ``[B]`` float64."""
-        self._gauge.check(fields, lattice)
         return self._gauge.energy(fields, lattice)
 
     def forces(self, fields: Fields, lattice: Lattice) -> dict[str, Tensor]:
