@@ -41,7 +41,8 @@ from latticezoo.simulate.electrons.operators import Operator, Window
 from latticezoo.simulate.electrons.spin_kpm import spin_state
 from latticezoo.simulate.electrons.spin_products import Product
 from latticezoo.simulate.systems import create_system
-from latticezoo.simulate.systems.spin_system import normalized, perpendicular
+from latticezoo.simulate.unit_vectors import normalized
+from latticezoo.symmetry.fields import perpendicular
 from latticezoo.symmetry.lattices import Lattice, triangular
 
 _BYTES = 32  # of one site: two spins, complex double

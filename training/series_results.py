@@ -53,7 +53,9 @@ class SeriesResults:
     """Collects the rows of a leaderboard of sequence models.
 
     One-step errors are those of the test windows. Roll-outs begin with true windows of the test
-    runs, spread evenly over them. The climate is compared with that of all true runs: the
+    runs, spread evenly over them; each network has a row of roll-outs by its predictions alone and
+    one with noise of the size that these leave open, since one number of a chaotic system does not
+    determine its next value. The climate is compared with that of all true runs: the
     ensemble is known best by all its members.
 
     Args:
@@ -134,12 +136,16 @@ class SeriesResults:
         with torch.no_grad():
             rmse = self._one_step(network)
             row |= {"rmse_all": rmse, "share_all": rmse / self.change}
+            noisy: dict[str, Any] = {"label": f"{label}, noise", "baseline": False}
             if self.scalar:
-                row |= self._roll_outs(label, network)
+                row |= self._roll_outs(label, network, 0.0)
+                noisy |= self._roll_outs(noisy["label"], network, 1.0)
         row["parameters"] = parameter_count(network)
         row |= {k: record[k] for k in ("training_seconds", "epochs", "best_epoch") if k in record}
         row["network"] = network.config()
         self.rows.append(row)
+        if self.scalar:
+            self.rows.append(noisy)
         self.networks[label] = network
         return row
 
@@ -153,11 +159,11 @@ class SeriesResults:
             count += errors.numel()
         return math.sqrt(total / count)
 
-    def _roll_outs(self, label: str, network: SequenceModel) -> dict[str, Any]:
+    def _roll_outs(self, label: str, network: SequenceModel, noise: float) -> dict[str, Any]:
         begin = time.perf_counter()
         with suited_threads(0), unbounded(network):
             found = network.roll_out(
-                {self.name: self.windows[..., None]}, self.data.lattice, self.frames
+                {self.name: self.windows[..., None]}, self.data.lattice, self.frames, noise=noise
             )[self.name][..., 0].double()
         seconds = time.perf_counter() - begin
         error = climate.prediction_error(found[:, : self.ahead], self.futures, self.spread)

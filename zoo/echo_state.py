@@ -82,10 +82,6 @@ class EchoState(ReadOutModel):
         ridge: Penalty of the read-out, in units of the mean square of a node.
         seed: Of the reservoir.
 
-    Attributes:
-        residual: Standard deviation of the one-step error on the training data, in units of the
-            standardized series ``[C]``.
-
     Raises:
         InputError: For a field that is not real and scalar, or a number out of range.
     """
@@ -111,7 +107,6 @@ class EchoState(ReadOutModel):
 
     bound = 3.0
 
-    residual: Tensor
     largest: Tensor
 
     def __init__(
@@ -176,7 +171,6 @@ class EchoState(ReadOutModel):
         )
         constant = options["bias"] > 0
         self.set_read_out(options["nodes"] + inputs + constant, self.channels, constant)
-        self.register_buffer("residual", torch.zeros(self.channels))
         self.register_buffer("largest", torch.full((self.channels,), float("inf")))
 
     def _channels(self, field: Field) -> int:
@@ -327,15 +321,6 @@ class EchoState(ReadOutModel):
             )
         return found
 
-    def residual_spread(self) -> dict[str, Tensor]:
-        """Standard deviation ``[C]`` of what the predictions leave open, in the field's unit.
-
-        A roll-out with noise of this size (:class:`latticezoo.simulate.dynamics.roll_out.RollOut`)
-        fluctuates as the training data do from frame to frame. The noise is independent from site
-        to site and has no memory, which real fluctuations may have.
-        """
-        return {self.target: self.residual * self.target_scaling.scale(self.target)}
-
     # ---- training ------------------------------------------------------------------------------
 
     def on_train_epoch_start(self) -> None:
@@ -368,10 +353,6 @@ class EchoState(ReadOutModel):
         return 0.0 * self.read_out.sum()
 
     def _solve(self) -> None:
-        sums = self._sums.gather()
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(self.largest, torch.distributed.ReduceOp.MAX)
-        weights = sums.solve(self.options["ridge"])
-        with torch.no_grad():
-            self.read_out.copy_(weights)
-            self.residual.copy_(sums.residual(weights).sqrt())
+        super()._solve()

@@ -154,6 +154,13 @@ class NeuralSequenceModel(SequenceModel):
         free = (errors[:, -horizon:].square().mean((0, 2)) * weights).sum()
         return errors[:, :-horizon].square().mean() + free / horizon
 
+    def on_validation_epoch_end(self) -> None:
+        """Lightning hook: logs the errors of the epoch, and keeps how much they leave open."""
+        for field in self.task.targets:
+            spread = self.get_buffer(f"{field.name}_residual")
+            spread.fill_(self._metric("val", field, "").compute())
+        super().on_validation_epoch_end()
+
     def _one_image(
         self, fields: dict[str, Tensor], targets: dict[str, Tensor]
     ) -> dict[str, Tensor]:

@@ -112,8 +112,12 @@ class ReadOutModel(SequenceModel):
         return 0.0 * self.read_out.sum()
 
     def _solve(self) -> None:
+        sums = self._sums.gather()
+        weights = sums.solve(self.options["ridge"])
+        scale = self.target_scaling.scale(self.target)
         with torch.no_grad():
-            self.read_out.copy_(self._sums.gather().solve(self.options["ridge"]))
+            self.read_out.copy_(weights)
+            self.get_buffer(f"{self.target}_residual").copy_(sums.residual(weights).sqrt() * scale)
 
     def on_validation_start(self) -> None:
         """Lightning hook: what is validated is the fit."""

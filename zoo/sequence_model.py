@@ -59,6 +59,9 @@ class SequenceModel(ZooModel):
         if self.options["conserve"]:
             raise self.refuse("conserve is for networks that predict a density of one instant.")
         self.increments = FieldScaling(self.task.targets, self.task)
+        for field in self.task.targets:
+            width = len(self.target_scaling.scale(field.name))
+            self.register_buffer(f"{field.name}_residual", torch.zeros(width))
 
     # ---- what a subclass provides --------------------------------------------------------------
 
@@ -180,8 +183,33 @@ class SequenceModel(ZooModel):
         """The predicted next frame ``[B, …]`` by name, before anything happens."""
         return {field.name: memory[NEXT + field.name] for field in self.task.targets}
 
+    def residual_spread(self) -> dict[str, Tensor]:
+        """Standard deviation ``[C]`` of what the predictions leave open, in the field's unit.
+
+        Predictions are conditional means. A roll-out with noise of this size, here or by
+        :class:`~latticezoo.simulate.dynamics.roll_out.RollOut`, fluctuates as the data do from
+        frame to frame. The noise is independent from site to site and has no memory, which real
+        fluctuations may have.
+
+        Raises:
+            InputError: The network has not been trained, or without validation.
+        """
+        found = {f.name: self.get_buffer(f"{f.name}_residual") for f in self.task.targets}
+        if not any(bool(spread.any()) for spread in found.values()):
+            raise InputError(
+                f"what the predictions of this {self.registry_name} leave open has not been "
+                "measured, which training with validation does; leave noise out."
+            )
+        return found
+
     def roll_out(
-        self, fields: Mapping[str, Tensor], lattice: Lattice, steps: int
+        self,
+        fields: Mapping[str, Tensor],
+        lattice: Lattice,
+        steps: int,
+        *,
+        noise: float = 0.0,
+        seed: int = 0,
     ) -> dict[str, Tensor]:
         """Go on with series by the network's own predictions.
 
@@ -189,6 +217,9 @@ class SequenceModel(ZooModel):
             fields: Series to begin with, as :meth:`begin` takes them.
             lattice: The lattice.
             steps: Number of frames to predict.
+            noise: Random numbers added to each frame before it is taken in, in units of
+                :meth:`residual_spread`.
+            seed: Of the noise.
 
         Returns:
             The predicted frames by name, ``[B, steps, …]``.
@@ -198,11 +229,17 @@ class SequenceModel(ZooModel):
         """
         if steps < 1:
             raise InputError(f"a roll-out of {steps} steps was asked for; give 1 or more.")
+        spread = self.residual_spread() if noise else {}
+        draw = torch.Generator(self.device).manual_seed(seed)
         frames = []
         with torch.no_grad():
             memory = self.begin(fields, lattice)
             for _ in range(steps):
-                frame, memory = self.advance(memory, lattice)
+                frame = self.expected(memory)
+                for name, size in spread.items():
+                    kicks = torch.empty_like(frame[name]).normal_(generator=draw)
+                    frame[name] = frame[name] + noise * size * kicks
+                frame, memory = self.advance(memory, lattice, frame)
                 frames.append(frame)
         names = [field.name for field in self.task.targets]
         return {name: torch.stack([frame[name] for frame in frames], 1) for name in names}

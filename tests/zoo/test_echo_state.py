@@ -168,7 +168,8 @@ def test_one_epoch_of_the_trainer_is_the_ridge_regression(tmp_path):
     weights = torch.linalg.solve(features.T @ features + penalty, features.T @ changes)
     torch.testing.assert_close(network.read_out.detach(), weights, rtol=1e-8, atol=1e-10)
     residual = (changes - features @ weights).square().mean(0).sqrt()
-    torch.testing.assert_close(network.residual, residual, rtol=1e-8, atol=0)
+    residual = residual * network.target_scaling.scale("order")
+    torch.testing.assert_close(network.residual_spread()["order"], residual, rtol=1e-8, atol=0)
     torch.testing.assert_close(network.largest, inputs.abs().flatten(0, -2).amax(0))
 
 
@@ -203,7 +204,7 @@ def test_a_checkpoint_holds_the_reservoir_and_the_fit(tmp_path):
     runner.save_checkpoint(tmp_path / "net.ckpt")
     again = ZooModel.load_from_checkpoint(tmp_path / "net.ckpt")
     expected, found = (n.state_dict() for n in (network, again))
-    assert {"reservoir.values", "reservoir.coupling", "read_out", "residual"} <= set(found)
+    assert {"reservoir.values", "reservoir.coupling", "read_out", "order_residual"} <= set(found)
     for name, weight in expected.items():
         assert torch.equal(weight, found[name]), name
     steps = [n.roll_out({"order": series}, lattice, 3)["order"] for n in (network, again)]
@@ -342,7 +343,7 @@ def test_noise_needs_a_propagator_that_knows_its_spread(noisy):
     _, series, lattice = noisy
     network = create_model("autoregression", series_task(ORDER), order=3).double()
     state = RollOut.washed_in(network, {"order": series[:1, :10]}, lattice)
-    with pytest.raises(InputError, match="noise is 1, but Autoregression does not know"):
+    with pytest.raises(InputError, match="autoregression leave open has not been measured"):
         simulate(network, RollOut(noise=1.0), state, 2, lattice=lattice, progress=False)
     with pytest.raises(InputError, match="noise"):
         RollOut(noise=-1.0)

@@ -1,6 +1,7 @@
 """Every sequence model: causal, odd, the same in roll-outs as without memory, resumable."""
 
 import pytest
+import pytorch_lightning as lightning
 import torch
 
 from latticezoo.simulate.dynamics.roll_out import RollOut
@@ -211,6 +212,31 @@ def test_training_learns_and_rolls_out_with_a_horizon():
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.1 * losses[0]
+
+
+def test_validation_measures_what_predictions_leave_open(tmp_path):
+    """White noise of size 0.3: a network that changes nothing leaves √2 of it open."""
+    network = built("causal")
+    torch.nn.init.zeros_(network.network.head.weight)
+    torch.nn.init.zeros_(network.network.head.bias)
+    with pytest.raises(InputError, match="transformer leave open has not been measured"):
+        network.roll_out(series(), RING, 2, noise=1.0)
+    white = 0.3 * torch.randn(8, 401, 1, generator=torch.Generator().manual_seed(0))
+    batch = {"fields": {"order": white[:, :-1]}, "targets": {"order": white[:, 1:]}}
+    loader = torch.utils.data.DataLoader([{**batch, "lattice": RING}], batch_size=None)
+    trainer = lightning.Trainer(
+        logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu"
+    )
+    trainer.validate(network, loader, verbose=False)
+    spread = float(network.residual_spread()["order"])
+    assert spread == pytest.approx(0.3 * 2**0.5, rel=0.05)
+    runs = [
+        network.roll_out(batch["fields"], RING, 40, noise=1.0, seed=n)["order"] for n in (0, 0, 1)
+    ]
+    assert torch.equal(runs[0], runs[1])
+    assert not torch.equal(runs[0], runs[2])
+    kicks = torch.cat(runs[1:]).diff(dim=1)  # a random walk, since nothing else changes
+    assert float(kicks.std()) == pytest.approx(spread, rel=0.1)
 
 
 def test_bad_input_is_named():
