@@ -69,7 +69,8 @@ def complete(
     if reason is not None:
         obstacles["rollout"] = reason
     elif again or "rollout" not in metrics:
-        plan = rollout_plan(data.system, data.lattice, steps, replicas)
+        dt = getattr(getattr(data, "recipe", None), "dt", None)
+        plan = rollout_plan(data.system, data.lattice, steps, replicas, dt)
         metrics["rollout"] = measure_rollout(network, plan, picture)
     metrics.pop("not_measured", None)
     if obstacles:

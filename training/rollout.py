@@ -30,6 +30,8 @@ _SAMPLES = 20
 _SITES = 400
 _SIDES = {1: 128, 2: 16, 3: 4}
 _SEED = 20_000
+#: Time step where the data do not say one, and damping of spins, with which they order.
+_STEP, _DAMPING = 0.1, 0.5
 
 
 def obstacle(system: System) -> str | None:
@@ -39,7 +41,9 @@ def obstacle(system: System) -> str | None:
     return f"The system {system.name} has no dynamics that latticezoo simulate could run."
 
 
-def rollout_plan(system: System, lattice: Lattice, steps: int, replicas: int) -> Plan:
+def rollout_plan(
+    system: System, lattice: Lattice, steps: int, replicas: int, dt: float | None = None
+) -> Plan:
     """A quench from disorder at the system's own temperature; damped precession for spins.
 
     Args:
@@ -47,6 +51,7 @@ def rollout_plan(system: System, lattice: Lattice, steps: int, replicas: int) ->
         lattice: That of the training data; of a large one a part is taken.
         steps: Number of steps.
         replicas: Number of replicas.
+        dt: Time step, in the unit of the system; that of the training data suits.
 
     Raises:
         InputError: Fewer than two replicas, which have no error, or no step.
@@ -58,6 +63,9 @@ def rollout_plan(system: System, lattice: Lattice, steps: int, replicas: int) ->
             f"a roll-out of {steps} steps and {replicas} replicas has no mean with an error; at "
             "least 1 step and 2 replicas are needed."
         )
+    dynamics: dict[str, Any] = {"name": "langevin", "dt": dt or _STEP}
+    if isinstance(system, SpinSystem):
+        dynamics |= {"name": "llg", "damping": _DAMPING}
     if lattice.n_sites > _SITES:
         lattice = Lattice(lattice.family, (_SIDES[lattice.dim],) * lattice.dim)
     return Plan(
@@ -65,7 +73,7 @@ def rollout_plan(system: System, lattice: Lattice, steps: int, replicas: int) ->
         lattice=lattice,
         model="exact",
         initial={"kind": "random"},
-        dynamics={"name": "llg" if isinstance(system, SpinSystem) else "langevin", "dt": 0.1},
+        dynamics=dynamics,
         steps=steps,
         replicas=replicas,
         seed=_SEED,
