@@ -196,7 +196,7 @@ class LoopBaseline:
         for along, across in ((1, 2), (2, 1)):
             by_shape = []
             for length, height in LOOPS:
-                total: Tensor | float = 0.0
+                total = torch.zeros_like(trace(links[:, :, 0]))
                 for side in (across, -across):
                     way = (side,) * height + (-along,) * length + (-side,) * height
                     for before in range(length):  # links of the same side behind it

@@ -251,10 +251,11 @@ class GaugeGNN(GaugeModel):
             assert charged is not None
             gate = self.odd_gate(features.numbers)[:, :, None]
             gated = self.odd_head(charged) * gate  # [B, N, d, 8, n]
-            values = self._forces(gated, features) if self.task.gauge == "SU2" else None
-            if values is None:
-                values = self._currents(gated, charged, features.around.lattice)
-            found |= {field.name: part for field, part in zip(odd, values.unbind(2), strict=True)}
+            if self.task.gauge == "SU2":
+                read = self._forces(gated, features)
+            else:
+                read = self._currents(gated, charged, features.around.lattice)
+            found |= {field.name: part for field, part in zip(odd, read.unbind(2), strict=True)}
         return found
 
     def _currents(self, gated: Tensor, charged: Tensor, lattice: Lattice) -> Tensor:

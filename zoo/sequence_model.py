@@ -65,7 +65,7 @@ class SequenceModel(ZooModel):
 
     # ---- what a subclass provides --------------------------------------------------------------
 
-    def predict(  # type: ignore[override]
+    def predict(
         self, fields: dict[str, Tensor], lattice: Lattice, last: int | None = None
     ) -> dict[str, Tensor]:
         """Map standardized series to the standardized frames that follow each of their frames.

@@ -225,8 +225,12 @@ class Transformer(NeuralSequenceModel):
         if chosen["form"] == "causal":
             self.network = CausalTransformer(
                 self.channels,
-                *(chosen[name] for name in ("width", "blocks", "heads", "span", "patch")),
-                hidden,
+                width=chosen["width"],
+                blocks=chosen["blocks"],
+                heads=chosen["heads"],
+                span=chosen["span"],
+                patch=chosen["patch"],
+                hidden=hidden,
             )
         elif chosen["form"] == "window":
             self.trained_frames = 1

@@ -229,8 +229,7 @@ class _Workspace:
     def __init__(self, chain: SemiclassicalChain, state: Mapping[str, Tensor], tau: float) -> None:
         self.chain, self.tau = chain, tau
         orbitals = state["orbitals"]
-        self.phase = torch.ones(chain.sites, dtype=torch.complex128)
-        self.phase[1::2] = 1j
+        self.phase = torch.tensor([1, 1j], dtype=torch.complex128).repeat(chain.sites // 2)
         real = torch.view_as_real((orbitals / self.phase).permute(2, 1, 0))  # [N, M, R, 2]
         self.psi = real.permute(0, 3, 1, 2).contiguous()  # [N, 2, M, R]
         self.other = torch.empty_like(self.psi)

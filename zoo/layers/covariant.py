@@ -45,7 +45,7 @@ def rescaled(values: Matrices) -> Matrices:
     if values.charged is not None:
         square = square + values.charged.square().sum(2, keepdim=True).mean((3, 4), keepdim=True)
     factor = torch.rsqrt(square + 0.1)
-    return Matrices(*(None if part is None else part * factor for part in values))
+    return values.map(lambda part: part * factor)
 
 
 def joined(*values: Matrices) -> Matrices:
@@ -105,16 +105,18 @@ class CovariantLayer(nn.Module):
         self.register_buffer("_mirrored", torch.tensor(MIRRORED), persistent=False)
         self.register_buffer("_exchanged", torch.tensor(EXCHANGED), persistent=False)
 
+    def _others(self) -> tuple[Tensor, Tensor]:
+        """Where the mirrored and the exchanged flags of each are."""
+        return self.get_buffer("_mirrored"), self.get_buffer("_exchanged")
+
     def forward(self, given: Matrices, around: Surroundings) -> Matrices:
         """Features after the round."""
         values = rescaled(given) if self.normalize else given
         near = around.neighbours(values)
-        own = [values, values.flags(self._mirrored), values.flags(self._exchanged)]
+        own = [values, *map(values.flags, self._others())]
         if self.carry:
             channels = values.numbers.shape[-1]
-            ahead = Matrices(
-                *(None if part is None else part[..., 2 * channels : 3 * channels] for part in near)
-            )
+            ahead = near.map(lambda part: part[..., 2 * channels : 3 * channels])
             own.append(multiply(ahead, around.leaf.adjoint))
         first, second = self.own(joined(*own)), self.near(near)
         numbers = first.numbers + second.numbers

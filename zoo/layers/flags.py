@@ -22,6 +22,7 @@ charged    ``[B, N, 3, 8, C]``       SU(2), adjoint vectors
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -51,9 +52,15 @@ class Matrices(NamedTuple):
         """H†."""
         return Matrices(self.numbers, None if self.charged is None else -self.charged)
 
+    def map(self, change: Callable[[Tensor], Tensor]) -> Matrices:
+        """Both parts after the same linear change."""
+        return Matrices(
+            change(self.numbers), None if self.charged is None else change(self.charged)
+        )
+
     def flags(self, index: Tensor) -> Matrices:
         """The features of other flags of the same site."""
-        return Matrices(*(None if part is None else part[..., index, :] for part in self))
+        return self.map(lambda part: part[..., index, :])
 
 
 def multiply(a: Matrices, b: Matrices) -> Matrices:
@@ -178,8 +185,8 @@ def _leaves(every: Tensor, lattice: Lattice) -> Matrices:
         assert loop is not None
         found.append(loop)
     numbers = torch.cat([loop.numbers for loop in found], 3)
-    charged = [loop.charged for loop in found if loop.charged is not None]
-    return Matrices(numbers, torch.cat(charged, 3) if charged else None)
+    parts = [loop.charged for loop in found if loop.charged is not None]
+    return Matrices(numbers, torch.cat(parts, 3) if parts else None)
 
 
 # ---- shifts of all flags at once -----------------------------------------------------------------
@@ -196,7 +203,7 @@ def _targets(lattice: Lattice) -> Tensor:
 class _Plan(NamedTuple):
     """Rows to fetch for every row that comes out, and where every row that goes in was sent."""
 
-    index: Tensor
+    rows: Tensor
     inverse: Tensor
     copies: int
     tail: tuple[int, ...]
@@ -224,7 +231,7 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, plan: _Plan) -> Tensor:
         ctx.plan = plan
-        return rows.index_select(1, plan.index.to(rows.device))
+        return rows.index_select(1, plan.rows.to(rows.device))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
