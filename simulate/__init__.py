@@ -45,6 +45,7 @@ _HOMES = {
     "preset": "systems.holstein",
     "random_spins": "spin_states",
     "random_start": "initial:random",
+    "run_slabs": "slabs",
     "simulate": "run",
     "staggered_start": "initial:staggered",
     "thermal_start": "initial:thermal",

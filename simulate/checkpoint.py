@@ -97,6 +97,7 @@ def save(path: str | os.PathLike[str], saved: Saved) -> None:
         "origin": list(state.origin),
         "seed": state.seed,
         "replicas": list(state.replicas),
+        "sites": state.sites,
         "parts": [[part.file, part.rows] for part in saved.parts],
         "threads": saved.threads,
         "library_version": library_version(),
@@ -160,6 +161,7 @@ def load(path: str | os.PathLike[str], device: torch.device | str | None = None)
         step=head["step"],
         dt=head["dt"],
         origin=(head["origin"][0], head["origin"][1]),
+        sites=tuple(head["sites"]) if head.get("sites") else None,
     )
     parts = [Part(name, rows) for name, rows in head["parts"]]
     return Saved(head["plan"], state, parts, sums, head["threads"], head["library_version"])

@@ -67,7 +67,12 @@ def uniform(
 
 
 def normal_like(
-    values: Tensor, seed: int, replicas: Sequence[int], step: int, stream: str = "noise"
+    values: Tensor,
+    seed: int,
+    replicas: Sequence[int],
+    step: int,
+    stream: str = "noise",
+    sites: tuple[int, int] | None = None,
 ) -> Tensor:
     """Standard normal numbers for a batch of replicas.
 
@@ -77,11 +82,16 @@ def normal_like(
         replicas: The R replica numbers, in the order of the batch.
         step: Step the numbers belong to.
         stream: What the numbers are for.
+        sites: (first, all) when the second axis holds a part of the sites alone: the numbers are
+            those that these sites have within all of them. All are drawn, for how many words of
+            the counter a normal number takes is known only once it is drawn.
 
     Returns:
         Tensor like ``values``; row r depends on (seed, replicas[r], step, stream) alone.
     """
     drawn = np.empty(tuple(values.shape), dtype=np.float64)
+    count, *channels = values.shape[1:]
+    first, whole = sites or (0, count)
     for row, replica in enumerate(replicas):
-        drawn[row] = normal(seed, replica, step, values.shape[1:], stream)
+        drawn[row] = normal(seed, replica, step, (whole, *channels), stream)[first : first + count]
     return torch.from_numpy(drawn).to(device=values.device, dtype=values.dtype)

@@ -31,6 +31,8 @@ class State:
             A product, not a running sum: times carry no accumulated rounding.
         memory: What a :class:`~latticezoo.simulate.propagator.Propagator` knows besides the fields,
             ``[R, …]`` by name; empty where forces drive.
+        sites: (first, all): the fields hold the sites from the first on of a lattice of so many,
+            and feel the noise of those. None: they hold the whole lattice.
 
     Raises:
         InputError: Shapes or replica numbers do not fit together.
@@ -45,6 +47,7 @@ class State:
     dt: float = 0.0
     origin: tuple[int, float] = (0, 0.0)
     memory: Mapping[str, Tensor] = field(default_factory=dict)
+    sites: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if not self.fields:

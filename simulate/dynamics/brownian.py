@@ -66,7 +66,7 @@ class Brownian:
             spread = math.sqrt(2 * temperature * self.dt / damping)
             if spread > 0:
                 position = position + spread * normal_like(
-                    position, seed, state.replicas, state.step, f"dynamics/{name}"
+                    position, seed, state.replicas, state.step, f"dynamics/{name}", state.sites
                 )
             fields[name] = position
         return replace(state, fields=fields, forces=dict(forces(fields)), step=state.step + 1)

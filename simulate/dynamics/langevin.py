@@ -126,5 +126,5 @@ class Langevin:
             return momentum
         seed = state.seed if self.seed is None else self.seed
         return momentum + spread * normal_like(
-            momentum, seed, state.replicas, state.step, f"dynamics/{name}"
+            momentum, seed, state.replicas, state.step, f"dynamics/{name}", state.sites
         )
