@@ -23,7 +23,7 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt Makefile
 	@$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed, not ' + sys.version.split()[0] + '; call make PYTHON=python3.11') if sys.version_info < (3, 11) else None"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet -c constraints.txt -e ".[dev,escnn]"
+	$(PIP) install --quiet -c constraints.txt -e ".[dev,escnn,dask]"
 	$(BIN)/python -c "import sys; sys.exit(sys.version_info >= (3, 13))" \
 	  && $(PIP) install --quiet --no-deps -c constraints.txt escnn \
 	  || echo "escnn left out: it needs numpy 1, which ends with Python 3.12"

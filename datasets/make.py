@@ -19,6 +19,7 @@ from latticezoo.datasets.driver import DriverError
 from latticezoo.datasets.file import write_dataset
 from latticezoo.datasets.labelled import LabelledData
 from latticezoo.datasets.registry import Recipe, Unit, check_count, create_recipe
+from latticezoo.symmetry.errors import InputError
 
 _log = logging.getLogger(__name__)
 #: Starting a process costs a few seconds of imports: worth it only for longer work than this.
@@ -30,6 +31,7 @@ def make_dataset(
     *,
     path: str | os.PathLike[str] | None = None,
     workers: int | None = None,
+    cluster: str | None = None,
     progress: bool = True,
     **options: Any,
 ) -> Path:
@@ -41,6 +43,8 @@ def make_dataset(
             named by the recipe and a hash of all options.
         workers: Number of processes, each with one thread; by default one a core, or none beside
             this one when the work takes seconds only.
+        cluster: Do the work on a Dask cluster: ``"local"``, the address of a scheduler such as
+            ``"tcp://host:8786"``, or its scheduler file; see :mod:`latticezoo.datasets.cluster`.
         progress: Show a bar with an estimate of the time left when stderr is a terminal.
         options: Options of the recipe.
 
@@ -56,6 +60,11 @@ def make_dataset(
     made = recipe if isinstance(recipe, Recipe) else create_recipe(recipe, **options)
     if workers is not None:
         check_count("the number of workers", workers, least=1)
+        if cluster not in (None, "local"):
+            raise InputError(
+                f"the cluster {cluster!r} has its own workers; leave out the number of workers, "
+                f"{workers}."
+            )
     target = default_path(made) if path is None else Path(path).expanduser()
     if is_made(target, made):
         return target
@@ -67,7 +76,7 @@ def make_dataset(
         parts.remove_leftovers()
         try:
             check_space(target, made.size)
-            done = _make_parts(made, parts, workers, progress)
+            done = _make_parts(made, parts, workers, cluster, progress)
             write_dataset(target, LabelledData.concatenate(done))
         except DriverError:  # the same call would meet it again: the parts are of no use
             parts.remove()
@@ -80,7 +89,7 @@ def make_dataset(
 
 
 def _make_parts(
-    recipe: Recipe, parts: Parts, workers: int | None, progress: bool
+    recipe: Recipe, parts: Parts, workers: int | None, cluster: str | None, progress: bool
 ) -> list[LabelledData]:
     """Do the units that are not done yet; give the results of all, in order."""
     units = recipe.units()
@@ -88,7 +97,7 @@ def _make_parts(
     with _bar(recipe, units, missing, progress) as report:
         try:
             if missing:
-                _work(recipe, missing, parts, workers, report)
+                _work(recipe, missing, parts, workers, cluster, report)
         except KeyboardInterrupt:
             left = sum(not parts.path(unit).exists() for unit in units)
             raise KeyboardInterrupt(
@@ -109,8 +118,15 @@ def _work(
     missing: list[Unit],
     parts: Parts,
     workers: int | None,
+    cluster: str | None,
     report: Callable[[int], None],
 ) -> None:
+    if cluster is not None:
+        from latticezoo.datasets.cluster import run_on_cluster
+
+        count = min(workers or cores(), len(missing))
+        run_on_cluster(recipe, missing, parts, cluster, count, report)
+        return
     if workers is None:
         seconds = sum(unit.cost for unit in missing) * recipe.seconds_per_solve()
         workers = cores() if seconds > _WORTH_PROCESSES else 1

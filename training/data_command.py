@@ -1,6 +1,7 @@
 """Make datasets with exact labels, describe or check a dataset file, list what can be made.
 
   latticezoo data make holstein_square --lattice 40 --seed 1
+  latticezoo data make holstein_square --lattice 40 --cluster tcp://HOST:8786
   latticezoo data make holstein_square --help
   latticezoo data info FILE
   latticezoo data check FILE        # trajectories driven by a network beside exact ones
@@ -70,7 +71,9 @@ def _make(args: argparse.Namespace) -> int:
         return 0
     cls = recipe_class(args.recipe)
     given = vars(_recipe_parser(args.recipe, cls).parse_args(args.options))
-    path, workers, quiet = given.pop("out"), given.pop("workers"), given.pop("quiet")
+    path, workers, cluster, quiet = (
+        given.pop(name) for name in ("out", "workers", "cluster", "quiet")
+    )
 
     from latticezoo.datasets.cache import default_path
     from latticezoo.datasets.make import make_dataset
@@ -79,7 +82,7 @@ def _make(args: argparse.Namespace) -> int:
     recipe = create_recipe(args.recipe, **given)
     target = Path(path) if path else default_path(recipe)
     there = target.exists()
-    made = make_dataset(recipe, path=target, workers=workers, progress=not quiet)
+    made = make_dataset(recipe, path=target, workers=workers, cluster=cluster, progress=not quiet)
     print(f"{'already there' if there else 'wrote'}:\n  {made}")
     return 0
 
@@ -114,6 +117,12 @@ def _recipe_parser(name: str, cls: type) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--workers", type=int, default=None, help="Number of processes; by default one a core."
+    )
+    parser.add_argument(
+        "--cluster",
+        metavar="ADDRESS",
+        default=None,
+        help="Dask cluster that does the work: local, tcp://HOST:PORT or a scheduler file.",
     )
     parser.add_argument("--quiet", action="store_true", default=False, help="No progress bar.")
     return parser

@@ -6,7 +6,7 @@ Rayat and Chern, arXiv:2605.03901, describe the idea; the layers here are this l
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -27,16 +27,18 @@ from latticezoo.zoo.layers.loop_graph import (
     LoopFeatures,
     unit_size,
 )
+from latticezoo.zoo.layers.path_moments import PathMoments
 from latticezoo.zoo.registry import register
 
 
 @dataclass(frozen=True)
 class _Read:
-    """Features, and those of links after the last look at their surroundings."""
+    """Features, those of links after the last look at their surroundings, and odd moments."""
 
     features: LoopFeatures
     links: Tensor
     currents: Tensor | None
+    flows: Tensor | None
 
 
 @register("wilson_gnn")
@@ -57,6 +59,14 @@ class WilsonGNN(GaugeModel):
     Currents are the curl of one odd number per plaquette, and (with Polyakov loops) a constant for
     each direction: their divergence is zero, up to rounding, whatever the weights.
 
+    Fermions at low temperature see far: their correlators depend on loops of any length. With
+    ``path_moments`` the sums over all closed paths through a site or link, up to that many steps,
+    go in as well: Chebyshev moments of the hopping matrix, invariants of the whole group
+    (:mod:`~latticezoo.zoo.layers.path_moments`). They are the terms of the kernel polynomial
+    method, so such a network is a learned resummation of its series, and no longer one of fixed
+    small reach: time per site grows as the order cubed, until paths cover the torus. Paths around a
+    torus are among them, where it is short enough, in place of Polyakov loops.
+
     Presets:
         ``compact``: three blocks of 32 even and 16 odd channels.
         ``paper``: six blocks, 64 even and 16 odd channels (the source names no sizes).
@@ -68,6 +78,8 @@ class WilsonGNN(GaugeModel):
         odd_width: Odd channels; not used for Z2, which has no odd loops.
         blocks: Rounds of messages.
         polyakov: Whether Polyakov loops go in. Without them the network is local.
+        path_moments: Highest order of the path moments that go in, 3 or more, or 0 for none. They
+            are standardized by the training data.
         output: Where forces are paired with the links: ``"energy"`` makes them minus the
             derivatives of a learned energy, ``"direct"`` reads them out.
         **training: Learning rate, optimizer, schedule: see
@@ -84,9 +96,11 @@ class WilsonGNN(GaugeModel):
             "odd_width": 16,
             "blocks": 3,
             "polyakov": True,
+            "path_moments": 0,
             "output": "energy",
             "learning_rate": 3e-3,
         },
+        "moments": {"polyakov": False, "path_moments": 47},
         "paper": {"width": 64, "blocks": 6, "learning_rate": 1e-3},
     }
     groups: ClassVar = ("Z2", "U1")
@@ -100,6 +114,7 @@ class WilsonGNN(GaugeModel):
         odd_width: int | None = None,
         blocks: int | None = None,
         polyakov: bool | None = None,
+        path_moments: int | None = None,
         output: str | None = None,
         **training: Any,
     ) -> None:
@@ -111,6 +126,7 @@ class WilsonGNN(GaugeModel):
                 "odd_width": odd_width,
                 "blocks": blocks,
                 "polyakov": polyakov,
+                "path_moments": path_moments,
                 "output": output,
             },
             **training,
@@ -121,13 +137,16 @@ class WilsonGNN(GaugeModel):
                 raise InputError(f"{name} must be 1 or more, not {options[name]}.")
         self.check_task()
         even, odd = options["width"], options["odd_width"] if self.has_odd else 0
+        self.moments = PathMoments(options["path_moments"]) if options["path_moments"] else None
+        sites, ends = (self.moments.site_count, self.moments.link_count) if self.moments else (0, 0)
         loops = 1 if options["polyakov"] else 0
         self.plaquette_input = Inputs(1, even)
-        self.link_input = Inputs(self.has_odd + loops, even)
-        self.site_input = Inputs(loops + len(self.scalars), even)
+        self.link_input = Inputs(self.has_odd + loops + ends, even)
+        self.site_input = Inputs(loops + len(self.scalars) + sites, even)
         if odd:
             self.circulation_input = nn.Linear(1, odd, bias=False)
-            self.current_input = nn.Linear(1, odd, bias=False) if loops else None
+            inputs = loops + ends
+            self.current_input = nn.Linear(inputs, odd, bias=False) if inputs else None
         self.blocks = nn.ModuleList(LoopBlock(even, odd) for _ in range(options["blocks"]))
         self._build_heads(even, odd)
 
@@ -155,6 +174,9 @@ class WilsonGNN(GaugeModel):
         if counts["current"]:
             self.circulation_gate = fan_in_linear(even, odd, 1.0)
             self.circulation_head = fan_in_linear(odd, counts["current"], 0.3, bias=False)
+            if self.moments:
+                ends = self.moments.link_count
+                self.flow_head = fan_in_linear(ends, counts["current"], 0.3, bias=False)
         if cycles:
             self.cycle_head = fan_in_linear(odd, cycles, 0.3, bias=False)
 
@@ -165,19 +187,21 @@ class WilsonGNN(GaugeModel):
 
     def features(self, fields: Mapping[str, Tensor], lattice: Lattice) -> _Read:
         """Features of all places after all blocks."""
-        given = self._inputs(fields, lattice)
+        given, flows = self._inputs(fields, lattice)
         for block in self.blocks:
             given = block(given)
         if not hasattr(self, "look"):
-            return _Read(given, given.links, given.currents)
+            return _Read(given, given.links, given.currents, flows)
         even, odd = self.look(given)
         links = given.links if even is None else given.links + even
-        return _Read(given, links, given.currents if odd is None else given.currents + odd)
+        currents = given.currents if odd is None else given.currents + odd
+        return _Read(given, links, currents, flows)
 
-    def _inputs(self, fields: Mapping[str, Tensor], lattice: Lattice) -> LoopFeatures:
-        links = fields[self.links.name]
-        if self.has_odd and not links.is_complex():
-            links = torch.complex(links, torch.zeros_like(links))
+    def _inputs(
+        self, fields: Mapping[str, Tensor], lattice: Lattice
+    ) -> tuple[LoopFeatures, Tensor | None]:
+        """Features of all places at the start, and the odd moments of links."""
+        links = self._complex(fields[self.links.name])
         loops = _on_torus(plaquettes(links, lattice)[..., None], lattice)
         sites = [
             _on_torus(fields[field.name], lattice)[..., None, :].expand(-1, -1, -1, 2, -1)
@@ -193,6 +217,12 @@ class WilsonGNN(GaugeModel):
         if self.has_odd:  # of quantum links the modulus is a variable
             modulus = links.real.square() + links.imag.square()
             along.append(_on_torus(modulus[..., None], lattice))
+        flows = None
+        if self.moments:
+            found = self.moments(links, lattice)
+            along.append(_on_torus(found.links, lattice))
+            sites.append(_on_torus(found.sites, lattice)[..., None, :].expand(-1, -1, -1, 2, -1))
+            flows = None if found.currents is None else _on_torus(found.currents, lattice)
         none = _even(both)[..., :0]
         given = LoopFeatures(
             links=self.link_input(torch.cat([none, *along], -1)),
@@ -200,12 +230,31 @@ class WilsonGNN(GaugeModel):
             sites=self.site_input(torch.cat([none, *sites], -1)),
         )
         if not self.has_odd:
-            return given
+            return given, None
         circulations = self.circulation_input(both.imag)
         currents = incidence.curl_to_links(circulations)
-        if around is not None and self.current_input is not None:
-            currents = currents + self.current_input(around.imag)
-        return replace(given, circulations=circulations, currents=currents)
+        odd = [] if around is None else [around.imag]
+        odd += [] if flows is None else [flows]
+        if self.current_input is not None:
+            currents = currents + self.current_input(torch.cat(odd, -1))
+        return replace(given, circulations=circulations, currents=currents), flows
+
+    def _complex(self, links: Tensor) -> Tensor:
+        """Links in the type of their group, also where a real number was meant for U(1)."""
+        if self.has_odd and not links.is_complex():
+            return torch.complex(links, torch.zeros_like(links))
+        return links
+
+    def calibrate(self, batches: Iterable[Mapping[str, Any]]) -> None:
+        """Standardize the path moments by the training batches, where they go in."""
+        if not self.moments:
+            return
+        given = []
+        for batch in batches:
+            links = self._cast(batch["fields"][self.links.name].to(self.device))
+            given.append((self._complex(links), batch["lattice"]))
+        with torch.no_grad():
+            self.moments.calibrate(given)
 
     def local_energies(self, features: _Read) -> Tensor:
         """Standardized energies ``[batch, sites]``."""
@@ -243,16 +292,21 @@ class WilsonGNN(GaugeModel):
         shares = self.circulation_head(given.circulations * gate)
         total = shares.sum(3, keepdim=True).expand_as(shares)
         found = incidence.curl_to_links(total)
+        if features.flows is not None:
+            found = found + self.flow_head(features.flows)
         if self.options["polyakov"]:
             found = found + self.cycle_head(features.currents).mean((1, 2), keepdim=True)
         return found
 
     @property
     def receptive_radius(self) -> float:
-        """Two cells a block and two more for the corners of plaquettes; all with Polyakov loops."""
+        """Two cells a block, two more, and the extent of plaquettes or of the longest path moments;
+        all with Polyakov loops.
+        """
         if self.options["polyakov"]:
             return math.inf
-        radius = 2.0 * (self.options["blocks"] + 2)
+        inputs = max(2, self.moments.reach) if self.moments else 2
+        radius = 2.0 * (self.options["blocks"] + 1) + inputs
         return 2 * radius if self.derived else radius
 
 

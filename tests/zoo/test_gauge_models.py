@@ -17,6 +17,7 @@ from latticezoo.symmetry.testing import equivariance_error
 from latticezoo.zoo import create_model
 from latticezoo.zoo.layers import incidence
 from latticezoo.zoo.layers.flags import Matrices, Surroundings, multiply
+from latticezoo.zoo.layers.path_moments import PathMoments, link_orders, path_moments, site_orders
 from latticezoo.zoo.testing import Case, ZooModelTests, perturb, scalar_task
 
 CONJUGATION = ("charge_conjugation",)
@@ -54,6 +55,7 @@ def task(group, *names, sublattice=False):
 
 
 TORI = (square(4), square(3, 5))
+WIDE = (square(5), square(5, 6))  # wider than the paths of order 4
 OTHERS = (
     scalar_task("square"),
     replace(task("U1", "bond"), family="triangular"),
@@ -110,6 +112,9 @@ class TestWilson(LinkTests):
         Case(task("U1", "force", "bond", "energy_per_site"), TORI[:1], {**WILSON, **LOCAL}),
         Case(task("U1", "link_field", "bond"), TORI[:1], WILSON),
         Case(task("U1", "current", "bond", sublattice=True), TORI[:1], {**WILSON, **LOCAL}),
+        Case(task("U1", "bond", "current"), WIDE, {**WILSON, **LOCAL, "path_moments": 4}),
+        Case(task("Z2", "bond", "energy_per_site"), WIDE, {**WILSON, "path_moments": 9}),
+        Case(task("U1", "force", "bond"), TORI[:1], {**WILSON, "path_moments": 5}),
     )
     unsuitable = (*OTHERS, task("SU2", "bond"))
     too_small = (square(2), square(5, 2))
@@ -165,11 +170,14 @@ def links(group, lattice, batch=2, seed=0):
 
 @pytest.mark.parametrize("polyakov", [True, False])
 @pytest.mark.parametrize("target", ["current", "force"])
-@pytest.mark.parametrize("name", ["wilson_gnn", "gauge_gnn"])
+@pytest.mark.parametrize("name", ["wilson_gnn", "gauge_gnn", "moments"])
 def test_currents_have_no_sources(name, target, polyakov):
     """Div J = 0 by construction: as a curl, and as the derivative of an invariant energy."""
     lattice = square(4, 6)
-    network = build(name, task("U1", target), polyakov=polyakov)
+    options = {"polyakov": polyakov}
+    if name == "moments":  # paths around the torus take the place of Polyakov loops
+        name, options, polyakov = "wilson_gnn", {**options, "path_moments": 7}, True
+    network = build(name, task("U1", target), **options)
     J = network({"U": links("U1", lattice)}, lattice)[target].detach()
     sources = incidence.divergence(J.unflatten(1, lattice.shape)[..., None])
     assert float(sources.abs().max()) < 1e-12 < 1e-3 < float(J.abs().max())
@@ -203,6 +211,68 @@ def test_only_loops_around_the_torus_tell_polyakov_sectors_apart(name):
         network = build(name, task("Z2", "bond"), polyakov=polyakov)
         one, two = (network({"U": x}, lattice)["bond"] for x in (U, other))
         assert (float((one - two).abs().max()) > 1e-3) == polyakov
+
+
+@pytest.mark.parametrize("highest", [3, 4, 7, 12, 13])
+@pytest.mark.parametrize("group", ["Z2", "U1"])
+def test_path_moments_are_polynomials_of_the_hopping_matrix(group, highest):
+    """On tori that are narrower and wider than the paths, also for links of any modulus."""
+    for lattice in (square(3, 5), square(6), square(16, 4)):
+        U = links(group, lattice)
+        U = U * torch.linspace(0.5, 1.5, U.numel(), dtype=torch.float64).view(U.shape)
+        site = torch.arange(lattice.n_sites)
+        h = torch.zeros(2, lattice.n_sites, lattice.n_sites, dtype=U.dtype)
+        for way in (0, 1):
+            end = lattice.link_target[:, way]
+            h[:, site, end] += U[:, :, way]
+            h[:, end, site] += U[:, :, way].conj()
+        energies, states = torch.linalg.eigh(h)
+        angle = torch.arccos((energies / 6.0).to(torch.complex128))
+        found = dict(zip(("site", "link"), path_moments(U, lattice, highest, 6.0), strict=True))
+        for kind, orders in (("site", site_orders(highest)), ("link", link_orders(highest))):
+            assert found[kind].shape[-1] == len(orders)
+            for place, order in enumerate(orders):
+                values = torch.cos(order * angle).real.to(U.dtype)
+                T = states * values[:, None] @ states.mH
+                if kind == "site":
+                    expected = T.diagonal(dim1=1, dim2=2).real
+                else:
+                    ends = [T[:, lattice.link_target[:, way], site] for way in (0, 1)]
+                    expected = U * torch.stack(ends, -1)
+                torch.testing.assert_close(found[kind][..., place], expected, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("highest", [4, 5, 8])
+def test_path_moments_reach_half_their_order(highest):
+    """A closed path of n or n + 1 links comes back to its start from half as far."""
+    lattice = square(25, 4)
+    U = links("U1", lattice, batch=1)
+    other = U.clone()
+    other[:, 0] *= torch.exp(torch.tensor([0.7j, 0.4j], dtype=torch.complex128))
+    there = lattice.positions[:, 0]
+    distance = torch.minimum(there, lattice.shape[0] - there)
+    reach = PathMoments(highest).reach
+    changed = torch.zeros(lattice.n_sites, dtype=torch.float64)
+    for one, two in zip(*(path_moments(x, lattice, highest) for x in (U, other)), strict=True):
+        changed = torch.maximum(changed, (one - two).abs()[0].flatten(1).amax(1))
+    assert float(changed[distance > reach].max()) == 0
+    assert float(changed[distance == reach].max()) > 0
+
+
+def test_path_moments_are_standardized_by_training_data():
+    lattice = square(6)
+    moments = PathMoments(9).double()
+    U = links("U1", lattice, batch=6)
+    moments.calibrate([(U[:4], lattice), (U[4:], lattice)])
+    found = moments(U, lattice)
+    flat = [values.flatten(0, -2) for values in (found.sites, found.links)]
+    for values in flat:
+        torch.testing.assert_close(values.mean(0), torch.zeros_like(values[0]), rtol=0, atol=1e-6)
+    for values in (*flat, found.currents.flatten(0, -2)):
+        torch.testing.assert_close(values.square().mean(0).sqrt(), torch.ones_like(values[0]))
+    moments.calibrate([(3 * U, lattice)])  # a wider spectrum, but the same polynomials
+    again = moments(3 * U, lattice)
+    torch.testing.assert_close(again.currents, found.currents, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("group", ["Z2", "U1", "SU2"])
@@ -259,6 +329,7 @@ def test_augmentation_transforms_links_locally(tmp_path):
 @pytest.mark.parametrize(
     ("name", "options", "sentence"),
     [
+        ("wilson_gnn", {"path_moments": 2}, "path_moments must be 0 or an order of 3 or more"),
         ("wilson_gnn", {"width": 0}, "width must be 1 or more, not 0"),
         ("wilson_gnn", {"output": "forces"}, "unknown output 'forces'"),
         ("gauge_gnn", {"layers": 0}, "layers must be 1 or more, not 0"),
@@ -272,7 +343,9 @@ def test_wrong_options_are_refused_in_one_sentence(name, options, sentence):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("name", "preset"), [("wilson_gnn", "paper"), ("gauge_gnn", "paper")])
-def test_full_presets_build(name, preset):
+@pytest.mark.parametrize(
+    ("name", "preset"), [("wilson_gnn", "paper"), ("gauge_gnn", "paper"), ("wilson_gnn", "moments")]
+)
+def test_presets_build(name, preset):
     network = create_model(name, task("U1", "bond", "current"), preset=preset)
-    assert 50_000 < sum(weight.numel() for weight in network.parameters()) < 1_000_000
+    assert 40_000 < sum(weight.numel() for weight in network.parameters()) < 1_000_000
