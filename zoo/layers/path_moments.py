@@ -163,12 +163,15 @@ class PathMoments(nn.Module):
 
     def forward(self, links: Tensor, lattice: Lattice) -> StandardMoments:
         """Standardized moments of links laid out as for :func:`path_moments`."""
+        sites, ends, currents = self._moments(links, lattice)
         return StandardMoments(
-            *(
-                None if values is None else (values - self._of(name, "mean")) / self._of(name)
-                for name, values in self._moments(links, lattice).items()
-            )
+            sites=self._standard("site", sites),
+            links=self._standard("link", ends),
+            currents=None if currents is None else self._standard("current", currents),
         )
+
+    def _standard(self, name: str, values: Tensor) -> Tensor:
+        return (values - self._of(name, "mean")) / self._of(name)
 
     def calibrate(self, batches: Sequence[tuple[Tensor, Lattice]]) -> None:
         """Take bound, means and spreads from links and their lattices.
@@ -185,7 +188,8 @@ class PathMoments(nn.Module):
         for links, lattice in batches:
             weight = links.shape[0] * lattice.n_sites
             count += weight
-            for name, values in self._moments(links, lattice).items():
+            moments = zip(("site", "link", "current"), self._moments(links, lattice), strict=True)
+            for name, values in moments:
                 if values is not None:
                     flat = values.double().flatten(0, -2)
                     found = weight * torch.stack([flat.mean(0), flat.square().mean(0)])
@@ -202,8 +206,8 @@ class PathMoments(nn.Module):
     def _of(self, name: str, what: str = "scale") -> Tensor:
         return self.get_buffer(f"{name}_{what}")
 
-    def _moments(self, links: Tensor, lattice: Lattice) -> dict[str, Tensor | None]:
+    def _moments(self, links: Tensor, lattice: Lattice) -> tuple[Tensor, Tensor, Tensor | None]:
         sites, ends = path_moments(links, lattice, self.highest, self.get_buffer("bound"))
         if not ends.is_complex():
-            return {"site": sites, "link": ends, "current": None}
-        return {"site": sites, "link": ends.real, "current": ends.imag}
+            return sites, ends, None
+        return sites, ends.real, ends.imag
