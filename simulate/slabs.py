@@ -252,11 +252,16 @@ class Slab:
 
 def _each(state: State, change: Any) -> State:
     """A state with all that lives on sites changed."""
-    tables: dict[str, Mapping[str, Tensor]] = {
-        kind: {name: change(values) for name, values in getattr(state, kind).items()}
-        for kind in ("fields", "momenta", "forces")
-    }
-    return replace(state, **tables)
+
+    def changed(table: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: change(values) for name, values in table.items()}
+
+    return replace(
+        state,
+        fields=changed(state.fields),
+        momenta=changed(state.momenta),
+        forces=changed(state.forces),
+    )
 
 
 @dataclass(frozen=True)
