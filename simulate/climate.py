@@ -217,6 +217,54 @@ class Climate:
         return {**asdict(self), "correlation": self.correlation.tolist()}
 
 
+#: What of a climate has an error.
+NUMBERS = (
+    "std",
+    "increment_std",
+    "kurtosis",
+    "first_zero",
+    "first_minimum",
+    "minimum",
+    "residence",
+)
+
+
+def standard_errors(
+    series: Tensor, lags: int = 100, resamples: int = 50, seed: int = 0
+) -> dict[str, float]:
+    """Standard errors of the numbers of a climate by resampling whole runs.
+
+    Frames of one run hang together for long, so runs are what is drawn, with replacement.
+
+    Args:
+        series: ``[K, T]``.
+        lags: As :meth:`Climate.of`.
+        resamples: Number of drawn sets.
+        seed: Of what is drawn.
+
+    Returns:
+        By the names of :data:`NUMBERS`; NaN where a number exists in fewer than two of the sets.
+
+    Raises:
+        InputError: As :meth:`Climate.of`; or there are fewer than two runs.
+    """
+    values = _checked(series)
+    runs = len(values)
+    if runs < 2:
+        raise InputError(f"a standard error over {runs} run was asked for; it needs 2 or more.")
+    draw = torch.Generator().manual_seed(seed)
+    drawn = [
+        Climate.of(values[torch.randint(runs, (runs,), generator=draw)], lags)
+        for _ in range(resamples)
+    ]
+    errors = {}
+    for name in NUMBERS:
+        found = torch.tensor([getattr(one, name) for one in drawn], dtype=torch.float64)
+        found = found[found.isfinite()]
+        errors[name] = float(found.std()) if len(found) > 1 else float("nan")
+    return errors
+
+
 def _checked(series: Tensor) -> Tensor:
     values = series.double()
     if values.ndim != 2:

@@ -46,35 +46,57 @@ def complete(
     Raises:
         InputError: Something else is missing, which is said before anything is measured.
     """
-    from latticezoo.training.compare import open_transfer
-    from latticezoo.training.results import transfer_errors
+    from latticezoo.datasets.series import SeriesData
+    from latticezoo.training import series_card
     from latticezoo.training.rollout import measure_rollout, obstacle, rollout_plan
+    from latticezoo.zoo.sequence_model import SequenceModel
 
     measured = ("(transfer)", "(rollout)")
     lacking = [entry for entry in missing(metrics) if not entry.endswith(measured)]
     if lacking:
         raise InputError(f"no card for {metrics['name']}: not measured: {', '.join(lacking)}.")
+    series = data if isinstance(data, SeriesData) else None
     obstacles: dict[str, str] = {}
     if again or "rmse_transfer" not in metrics["measurements"]:
+        reason = None if series is None else series_card.other_size_obstacle(series)
         size = transfer or other_size(data)
-        if size is None:
-            obstacles["transfer"] = (
-                "The data come from a file, which holds one size of the lattice."
-            )
+        if reason is None and size is None:
+            reason = "The data come from a file, which holds one size of the lattice."
+        if reason is not None:
+            obstacles["transfer"] = reason
         else:
-            other = open_transfer(data, size)
-            assert other is not None
-            metrics["measurements"] |= transfer_errors(network, other)
-    reason = obstacle(data.system)
+            assert size is not None
+            metrics["measurements"] |= _transfer(network, data, size)
+    reason = obstacle(data.system) if series is None else series_card.free_run_obstacle(series)
     if reason is not None:
         obstacles["rollout"] = reason
     elif again or "rollout" not in metrics:
-        dt = getattr(getattr(data, "recipe", None), "dt", None)
-        plan = rollout_plan(data.system, data.lattice, steps, replicas, dt)
-        metrics["rollout"] = measure_rollout(network, plan, picture)
+        if series is not None:
+            assert isinstance(network, SequenceModel)
+            metrics["rollout"] = series_card.free_runs(network, series, picture)
+        else:
+            dt = getattr(getattr(data, "recipe", None), "dt", None)
+            plan = rollout_plan(data.system, data.lattice, steps, replicas, dt)
+            metrics["rollout"] = measure_rollout(network, plan, picture)
     metrics.pop("not_measured", None)
     if obstacles:
         metrics["not_measured"] = obstacles
+
+
+def _transfer(network: ZooModel, data: LatticeData, size: str) -> dict[str, Any]:
+    """Errors on another size of the lattice."""
+    from latticezoo.datasets.series import SeriesData
+    from latticezoo.training.compare import open_transfer
+    from latticezoo.training.results import transfer_errors
+    from latticezoo.training.series_card import transfer
+    from latticezoo.zoo.sequence_model import SequenceModel
+
+    if isinstance(data, SeriesData):
+        assert isinstance(network, SequenceModel)
+        return transfer(network, data, size)
+    other = open_transfer(data, size)
+    assert other is not None
+    return transfer_errors(network, other)
 
 
 def other_size(data: LatticeData) -> str | None:

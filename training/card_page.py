@@ -20,10 +20,17 @@ def card_page(network: ZooModel, metrics: Mapping[str, Any]) -> str:
     field = network.task.inputs[0].name
     channels = network.task.inputs[0].channels(Lattice.parse(metrics["lattice"]))
     unit = "n − ½ of the electrons" if target == "density" else "in the units of the system"
+    what = f"it maps {field} to {target} ({unit})"
+    layout = f"`[batch, sites, {channels}]`; other sizes of the lattice do as well"
+    if "frames_per_second" in found:
+        what = f"from the frames of {target} so far it predicts the next one"
+        on_sites = network.task.inputs[0].support == "site"
+        layout = f"`[batch, frames, {'sites, ' if on_sites else ''}{channels}]`"
+        layout += "; `network.roll_out` goes on by its own predictions"
     return f"""{metadata(network, metrics)}
 # {name}
 
-{_title(network)} for the task `{metrics["task"]}`: it maps {field} to {target} ({unit}).
+{_title(network)} for the task `{metrics["task"]}`: {what}.
 Physics: {title} model, {parameters}; energies in units of the hopping t.
 
 ```python
@@ -34,7 +41,7 @@ network = load_pretrained("{name}")  # or "local-dir:PATH", "hf-hub:user/name"
 outputs = network({{"{field}": values}}, Lattice.parse("{metrics["lattice"]}"))
 ```
 
-`values` is `[batch, sites, {channels}]`; other sizes of the lattice do as well. It is a
+`values` is {layout}. It is a
 `torch.nn.Module` in eval mode.
 
 ## Symmetry
@@ -44,7 +51,7 @@ outputs = network({{"{field}": values}}, Lattice.parse("{metrics["lattice"]}"))
 
 ## Errors
 
-Root-mean-square error of {target} per site on the split `{metrics["split"]}`: trajectories are held
+{_measure(metrics)} on the split `{metrics["split"]}`: trajectories are held
 out whole, never single frames.
 
 {_errors(metrics)}
@@ -68,15 +75,15 @@ out whole, never single frames.
 
 {found["training_seconds"]:.0f} s of training\
 {f", {found['epochs']} epochs" if "epochs" in found else ""}, \
-{found["sites_per_second"]:.2g} sites per second in inference on one thread.
+{_speed(found)} on one thread.
 {_table("hardware", metrics["hardware"])}; {_table("versions", metrics["versions"])}.
 
 ## Intended use and limits
 
-For forces and observables of this model in simulations where the exact solver is too slow, and as a
+{_use(found)}, and as a
 reference for other networks. It knows the parameters, the temperature and the kind of states named
-above, and nothing else: other couplings or temperatures need other weights. It sees \
-{network.receptive_radius:.3g} bond lengths around a site. Compare a short run with the exact solver
+above, and nothing else: other couplings or temperatures need other weights.\
+{_sight(network)} Compare a short run with the exact solver
 before you trust a long one. Every number on this page comes from metrics.json beside it.
 
 ## Citation
@@ -140,6 +147,37 @@ def metadata(network: ZooModel, metrics: Mapping[str, Any]) -> str:
     return f"---\n{text}---"
 
 
+def _measure(metrics: Mapping[str, Any]) -> str:
+    """What the errors are errors of."""
+    if "frames_per_second" in metrics["measurements"]:
+        return (
+            f"Root-mean-square error of the next frame of {metrics['target']} after true ones. "
+            "Spread is that of the change from frame to frame, so that persistence has a share of "
+            "100 %. Measured"
+        )
+    return f"Root-mean-square error of {metrics['target']} per site"
+
+
+def _sight(network: ZooModel) -> str:
+    if network.task.inputs[0].support == "global":
+        return ""
+    return f" It sees {network.receptive_radius:.3g} bond lengths around a site."
+
+
+def _speed(found: Mapping[str, Any]) -> str:
+    if "frames_per_second" in found:
+        return f"{found['frames_per_second']:.2g} frames per second in a roll-out of 16 series"
+    return f"{found['sites_per_second']:.2g} sites per second in inference"
+
+
+def _use(found: Mapping[str, Any]) -> str:
+    if "frames_per_second" in found:
+        return "For the statistics and the near future of this series without the exact solver"
+    return (
+        "For forces and observables of this model in simulations where the exact solver is too slow"
+    )
+
+
 def _errors(metrics: Mapping[str, Any]) -> str:
     found, sizes = metrics["measurements"], metrics["split_sizes"]["test"]
     rows = ["| states (their number) | RMSE | spread of the target | share |", "|---|---|---|---|"]
@@ -172,11 +210,19 @@ def _rollout(metrics: Mapping[str, Any]) -> str:
         return str(metrics["not_measured"]["rollout"])
     run = metrics["rollout"]
     start = run["initial"]["kind"]
-    rows = [
-        f"A run from {start} states on {run['lattice']}, {run['replicas']} replicas, "
+    first = (
+        f"{run['replicas']} free runs of {run['steps']} frames, each after "
+        f"{run['initial']['frames']} true frames of a held-out run. At the end, or over the whole "
+        "runs where it is a number of the climate, with standard errors over the runs; exact is "
+        "what happened in the data:"
+        if start == "held-out"
+        else f"A run from {start} states on {run['lattice']}, {run['replicas']} replicas, "
         f"{run['steps']} steps of {run['dynamics']['name']} dynamics, with the network and with "
         "the exact solver: same starts, same noise. At the end, mean ± standard error over the "
-        "replicas:",
+        "replicas:"
+    )
+    rows = [
+        first,
         "",
         "| observable | exact | network |",
         "|---|---|---|",
@@ -186,7 +232,22 @@ def _rollout(metrics: Mapping[str, Any]) -> str:
         f"{entry['network']:.4g} ± {entry['network_error']:.1g} |"
         for entry in run["observables"]
     ]
-    return "\n".join([*rows, "", "![observables against time](rollout.png)"])
+    for label, entry in run.get("climate", {}).items():
+        rows += ["", _climate(label, entry)]
+    return "\n".join([*rows, "", "![runs beside the exact ones](rollout.png)"])
+
+
+def _climate(label: str, entry: Mapping[str, Any]) -> str:
+    """What only a comparison of both runs has."""
+    words = f"{label}: {entry['diverged']} of the runs diverged"
+    if "total_variation" in entry:
+        words += f"; total variation between the histograms {entry['total_variation']:.3f}"
+    if "valid_lyapunov" in entry:
+        words += (
+            f"; predictions stay within half the spread for {entry['valid_frames']:.1f} frames, "
+            f"{entry['valid_lyapunov']:.2f} Lyapunov times"
+        )
+    return words + "."
 
 
 def _symmetry(network: ZooModel) -> str:
@@ -210,12 +271,15 @@ def _training(network: ZooModel, metrics: Mapping[str, Any]) -> str:
             f"were driven by a network (weights {str(options_of_data.get('driver_sha256'))[:12]}); "
             "every frame is labelled exactly."
         )
+    labels = "labels by exact diagonalization or the model's own formula"
+    if "frames_per_second" in found:
+        labels = "every frame computed exactly"
     options = ", ".join(f"{k} = {v}" for k, v in network.options.items())
     return (
         f"{kinds} on {metrics['lattice']}, dataset `{data['name']}` "
-        f"(seed {options_of_data.get('seed', 0)}), labels by exact diagonalization or the model's "
-        f"own formula.{driven} {found['parameters']:,} parameters, "
-        f"{str(network.dtype).removeprefix('torch.')}.\nOptions: {options}."
+        f"(seed {options_of_data.get('seed', 0)}), {labels}.{driven} "
+        f"{found['parameters']:,} parameters, {str(network.dtype).removeprefix('torch.')}.\n"
+        f"Options: {options}."
     )
 
 

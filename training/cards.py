@@ -8,7 +8,8 @@ The card holds config.json (the network by its registry name, hashes), model.saf
 golden.safetensors (inputs and outputs to check against), metrics.json (every measurement with its
 split, hardware and cost), pictures, and a README.md made from these. Measured are held-out errors,
 those on another size of the lattice (--transfer), symmetry, speed, and a short run beside the exact
-one (--steps, --replicas). load_pretrained("local-dir:…"), latticezoo simulate --model FOLDER and
+one (--steps, --replicas); of a time series the errors of the next frame, and long free runs beside
+the true ones. load_pretrained("local-dir:…"), latticezoo simulate --model FOLDER and
 latticezoo publish take it. A run that lacks a measurement gets no card.
 """
 
@@ -67,9 +68,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
+    from latticezoo.datasets.series import SeriesData
     from latticezoo.training.names import open_data
     from latticezoo.training.results import Results
     from latticezoo.training.runs import RunFolder
+    from latticezoo.training.series_card import SeriesCard
     from latticezoo.training.train import quiet, written
     from latticezoo.zoo.base import ZooModel
 
@@ -97,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
         check_target(arguments.out / name, force=arguments.force)
         data.prepare_data()
         data.setup()
-        results = Results(data)
+        results = SeriesCard(data) if isinstance(data, SeriesData) else Results(data)
         row = results.add(name, network, record, folder)
         files = write_card(
             arguments.out / name,
@@ -204,7 +207,10 @@ def revise_card(
 
 
 def _parameter_set(data: LatticeData) -> str:
-    return str(data.hparams.get("preset") or data.task.name)
+    from latticezoo.datasets.series import SeriesData
+
+    preset = None if isinstance(data, SeriesData) else data.hparams.get("preset")
+    return str(preset or data.task.name)
 
 
 def check_target(folder: Path, *, force: bool = False) -> None:
@@ -258,6 +264,7 @@ def write_card(
     Raises:
         InputError: When a measurement is missing, the weights are too large, or the name is taken.
     """
+    from latticezoo.datasets.series import SeriesData
     from latticezoo.training import plots
     from latticezoo.training.results import QUANTITIES
     from latticezoo.training.runs import write_json
@@ -278,6 +285,8 @@ def write_card(
     fields, lattice = _golden_inputs(network, data)
     golden = golden_bytes(network, fields, lattice)
     quantity = QUANTITIES.get(metrics["target"], metrics["target"])
+    if isinstance(data, SeriesData):
+        quantity = f"change of {quantity}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     with put_in_place(made, folder):

@@ -112,7 +112,7 @@ def measure_rollout(network: ZooModel, plan: Plan, picture: Path) -> dict[str, A
         )
         found[label] = observables(result)
         times = result.observers[_ENERGY].times / plan.time_unit
-    _draw(picture, times, found)
+    draw_observables(picture, times, found, "time t (τ₀)")
     return {
         "lattice": str(plan.lattice),
         "replicas": plan.replicas,
@@ -200,8 +200,17 @@ def compared(
     return rows
 
 
-def _draw(path: Path, times: np.ndarray, found: Mapping[str, Mapping[str, np.ndarray]]) -> None:
-    """Observables against time, a panel each, mean and standard error over the replicas."""
+def draw_observables(
+    path: Path, times: np.ndarray, found: Mapping[str, Mapping[str, np.ndarray]], xlabel: str
+) -> None:
+    """Observables against time, a panel each, mean and standard error over the replicas.
+
+    Args:
+        path: The PNG.
+        times: ``[T]``.
+        found: By the label of the run and the name of the observable, ``[T, replicas]``.
+        xlabel: Name and unit of the times.
+    """
     from latticezoo.training.plots import DASHES, PALETTE, figure
 
     names = list(found["exact"])
@@ -215,7 +224,7 @@ def _draw(path: Path, times: np.ndarray, found: Mapping[str, Mapping[str, np.nda
                 colour = PALETTE[index]
                 ax.fill_between(times, mean - error, mean + error, color=colour, alpha=0.2, lw=0)
                 ax.plot(times, mean, color=colour, ls=DASHES[index], label=label)
-            ax.set(xlabel="time t (τ₀)", ylabel=name)
+            ax.set(xlabel=xlabel, ylabel=name)
         axes[0, 0].legend(loc="best")
         for ax in axes.flat[len(names) :]:
             ax.remove()

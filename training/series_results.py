@@ -101,6 +101,7 @@ class SeriesResults:
         every = torch.cat([values[..., 0] for values in runs.values()])
         self.lags = min(100, every.shape[1] - 1, frames - 1)
         self.truth = climate.Climate.of(every, self.lags)
+        self.truth_errors = _named(climate.standard_errors(every, self.lags))
         self.edges = climate.histogram_edges(every)
         self.shares = climate.histogram(every, self.edges)
 
@@ -136,18 +137,27 @@ class SeriesResults:
         with torch.no_grad():
             rmse = self._one_step(network)
             row |= {"rmse_all": rmse, "share_all": rmse / self.change}
-            noisy: dict[str, Any] = {"label": f"{label}, noise", "baseline": False}
-            if self.scalar:
-                row |= self._roll_outs(label, network, 0.0)
-                noisy |= self._roll_outs(noisy["label"], network, 1.0)
+            free = self.climate_rows(label, network) if self.scalar else []
+        # Both predict one step alike, and stand together in a table ordered by that.
+        free = [{**entry, "rmse_all": rmse, "share_all": rmse / self.change} for entry in free]
+        row |= free[0] if free else {}
         row["parameters"] = parameter_count(network)
         row |= {k: record[k] for k in ("training_seconds", "epochs", "best_epoch") if k in record}
         row["network"] = network.config()
-        self.rows.append(row)
-        if self.scalar:
-            self.rows.append(noisy)
+        self.rows += [row, *free[1:]]
         self.networks[label] = network
         return row
+
+    def climate_rows(self, label: str, network: SequenceModel) -> list[dict[str, Any]]:
+        """Roll-outs of a number by the predictions alone, and with noise of what they leave open.
+
+        Returns:
+            A row of measurements for each of the two.
+        """
+        return [
+            {"label": name, "baseline": False, **self._roll_outs(name, network, noise)}
+            for name, noise in ((label, 0.0), (f"{label}, noise", 1.0))
+        ]
 
     def _one_step(self, network: SequenceModel, size: int = 16) -> float:
         windows, total, count = self.data.samples("test"), 0.0, 0
@@ -179,6 +189,8 @@ class SeriesResults:
         measured = climate.Climate.of(inside, self.lags)
         shares = climate.histogram(inside, self.edges)
         row |= measured.to_dict()
+        if len(inside) > 1:
+            row |= _named(climate.standard_errors(inside, self.lags))
         row["std_ratio"] = measured.std / self.truth.std
         row["total_variation"] = climate.total_variation(shares, self.shares)
         self.curves[label] = self._curves(inside, measured.correlation, shares, error)
@@ -213,7 +225,8 @@ class SeriesResults:
         """
         rows = [*self.rows]
         if self.scalar:
-            truth = {**self.truth.to_dict(), "std_ratio": 1.0, "total_variation": 0.0}
+            truth = {**self.truth.to_dict(), **self.truth_errors}
+            truth |= {"std_ratio": 1.0, "total_variation": 0.0}
             rows.append({"label": "exact", "baseline": True, "rmse_all": 0.0, **truth})
         print_table(rows, self.name, columns=COLUMNS)
         details = {
@@ -230,17 +243,23 @@ class SeriesResults:
             write_json(out / "leaderboard.json", details),
         ]
         if self.curves:
-            test = self.data.runs("test")[self.name][..., 0]
-            true = self._curves(test, self.truth.correlation, self.shares, None)
-            files.append(
-                roll_outs(
-                    out / "roll_outs.png",
-                    true,
-                    self.curves,
-                    np.asarray(self.edges),
-                    self.data.frame_time,
-                    self.name,
-                    getattr(self.data, "lyapunov_time", None),
-                )
-            )
+            files.append(self.draw(out / "roll_outs.png"))
         return files
+
+    def draw(self, path: Path) -> Path:
+        """The picture of all roll-outs beside the true runs."""
+        test = self.data.runs("test")[self.name][..., 0]
+        return roll_outs(
+            path,
+            self._curves(test, self.truth.correlation, self.shares, None),
+            self.curves,
+            np.asarray(self.edges),
+            self.data.frame_time,
+            self.name,
+            getattr(self.data, "lyapunov_time", None),
+        )
+
+
+def _named(errors: Mapping[str, float]) -> dict[str, float]:
+    """Standard errors by the names that tables have for them."""
+    return {f"{name}_error": value for name, value in errors.items()}

@@ -79,3 +79,19 @@ def test_bad_series_are_named():
         climate.autocorrelation(torch.ones(2, 20), 20)
     with pytest.raises(InputError, match="runs, frames"):
         climate.kurtosis(torch.ones(4))
+
+
+def test_standard_errors_follow_the_runs():
+    """Waves of one frequency and different sizes: only what depends on the size has an error."""
+    sizes = torch.linspace(0.5, 1.5, 64, dtype=torch.float64)[torch.randperm(64)]
+    series = sizes[:, None] * waves()[:, :600]
+    found = climate.standard_errors(series, 60, resamples=200)
+    squares = sizes.square()
+    expected = float(squares.std() / 8 / (2 * squares.mean().sqrt()))
+    assert found["std"] == pytest.approx(expected, rel=0.2)
+    assert found["first_zero"] < 0.02
+    assert found["residence"] < 0.02
+    again = climate.standard_errors(series, 60, resamples=200)
+    assert again == pytest.approx(found, rel=1e-6)
+    with pytest.raises(InputError, match="over 1 run"):
+        climate.standard_errors(series[:1], 60)
