@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from latticezoo.zoo.base import ZooModel
 
 DEFAULT_BUDGET = 180.0
+#: How many states of another lattice are measured, by the names that recipes have for them.
+_TRANSFER = {"random": 20, "thermal": 20, "trajectories": 2, "frames": 10}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="SECONDS",
         help=f"training time of each member (default {DEFAULT_BUDGET:g})",
+    )
+    add(
+        "--processor-time",
+        action="store_true",
+        help="count the budget in seconds of the processor, which a busy machine does not lengthen",
     )
     add("--epochs", type=int, metavar="N", help="passes over the data, instead of --budget")
     add(
@@ -88,6 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
             patience=arguments.patience,
             seed=arguments.seed,
             accelerator=arguments.accelerator,
+            processor_time=arguments.processor_time,
         )
         name = arguments.data.lower().replace("/", "-")
         default = Path("comparisons") / f"{name}-{fingerprint(comparison.settings)}"
@@ -116,6 +124,7 @@ class Comparison:
         epochs: Passes over the training split instead, or None.
         patience: Epochs without improvement after which a training ends, or None.
         accelerator: As Lightning's.
+        processor_time: Whether training time is that of the processor, summed over its threads.
     """
 
     data: LatticeData
@@ -126,6 +135,7 @@ class Comparison:
     epochs: int | None
     patience: int | None
     accelerator: str
+    processor_time: bool = False
 
     @classmethod
     def open(
@@ -140,6 +150,7 @@ class Comparison:
         patience: int | None = None,
         seed: int = 0,
         accelerator: str = "auto",
+        processor_time: bool = False,
     ) -> Comparison:
         """Build data module and networks, so that a mistake shows before any work is done.
 
@@ -153,6 +164,7 @@ class Comparison:
             patience: Epochs without improvement after which a training ends.
             seed: Of the weights and of what is drawn in training.
             accelerator: As Lightning's.
+            processor_time: Whether training time is that of the processor.
 
         Raises:
             InputError: Unknown names, both budgets at once, or a member that cannot serve the
@@ -182,9 +194,12 @@ class Comparison:
             "budget_seconds": budget,
             "epochs": epochs,
             **({} if patience is None else {"patience": patience}),
+            **({"processor_time": True} if processor_time else {}),
             "seed": seed,
         }
-        return cls(data, members, settings, seed, budget, epochs, patience, accelerator)
+        return cls(
+            data, members, settings, seed, budget, epochs, patience, accelerator, processor_time
+        )
 
     def run(
         self,
@@ -224,6 +239,7 @@ class Comparison:
                 budget=self.budget,
                 patience=self.patience,
                 accelerator=self.accelerator,
+                processor_time=self.processor_time,
             )
             results.add(member.label, network, record, folder)
         return results
@@ -260,7 +276,10 @@ def open_transfer(data: LatticeData, size: str | None) -> LatticeData | None:
 
     if not isinstance(data, MadeData):
         raise InputError("--transfer needs data that a recipe makes, such as holstein.")
-    fresh = evaluation_data(data, lattice=size, random=20, trajectories=2, frames=10)
+    known = type(data).option_names()
+    fresh = evaluation_data(
+        data, lattice=size, **{name: count for name, count in _TRANSFER.items() if name in known}
+    )
     fresh.setup()
     return fresh
 
@@ -325,6 +344,7 @@ class Member:
         budget: float | None,
         patience: int | None,
         accelerator: str,
+        processor_time: bool = False,
     ) -> tuple[ZooModel, dict[str, Any]]:
         """The trained network in eval mode, and the record of its training."""
         from latticezoo.training.runs import identity
@@ -337,19 +357,23 @@ class Member:
             self.network,
             data,
             folder,
-            identity(
-                self.network,
-                data,
-                seed=seed,
-                max_epochs=max_epochs,
-                budget=budget,
-                patience=patience,
-            ),
+            {
+                **identity(
+                    self.network,
+                    data,
+                    seed=seed,
+                    max_epochs=max_epochs,
+                    budget=budget,
+                    patience=patience,
+                ),
+                **({"processor_time": True} if processor_time else {}),
+            },
             label=self.label,
             seed=seed,
             max_epochs=max_epochs,
             budget=budget,
             patience=patience,
             accelerator=accelerator,
+            processor_time=processor_time,
         )
         return ZooModel.load_from_checkpoint(folder.best).eval(), record

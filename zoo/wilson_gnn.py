@@ -69,11 +69,12 @@ class WilsonGNN(GaugeModel):
 
     Presets:
         ``compact``: three blocks of 32 even and 16 odd channels.
+        ``moments``: the same with path moments up to order 47 in place of Polyakov loops.
         ``paper``: six blocks, 64 even and 16 odd channels (the source names no sizes).
 
     Args:
         task: What to learn.
-        preset: ``"compact"`` or ``"paper"``.
+        preset: ``"compact"``, ``"moments"`` or ``"paper"``.
         width: Even channels.
         odd_width: Odd channels; not used for Z2, which has no odd loops.
         blocks: Rounds of messages.

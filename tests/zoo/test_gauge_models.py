@@ -82,24 +82,19 @@ class LinkTests(ZooModelTests):
     golden = GOLDEN
     unsuitable = OTHERS
 
-    def _check_gradient(self, network, fields, lattice, forces, step=2e-5):
+    def _check_gradient(self, network, fields, lattice, forces, step=5e-5):
         (target, _), *_ = network.task.conservative
         found = forces["U"]
         generator = torch.Generator().manual_seed(3)
         direction = torch.randn(found.shape, dtype=found.dtype, generator=generator)
-        energies = [
-            network.energy(
-                {
-                    **fields,
-                    "U": moved_along(
-                        fields["U"], direction, sign * step, network.task.target(target)
-                    ),
-                },
-                lattice,
-            ).detach()
-            for sign in (1, -1)
-        ]
-        slope = (energies[0] - energies[1]) / (2 * step)
+        field = network.task.target(target)
+
+        def energy(distance):
+            moved = moved_along(fields["U"], direction, distance, field)
+            return network.energy({**fields, "U": moved}, lattice).detach()
+
+        near, far = ((energy(h) - energy(-h)) / (2 * h) for h in (step, 2 * step))
+        slope = (4 * near - far) / 3  # the third derivative drops out: path moments have large ones
         work = -(found.conj() * direction).real.flatten(1).sum(1)
         torch.testing.assert_close(slope, work, rtol=1e-6, atol=1e-9)
 
@@ -242,13 +237,13 @@ def test_path_moments_are_polynomials_of_the_hopping_matrix(group, highest):
                 torch.testing.assert_close(found[kind][..., place], expected, rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize("highest", [4, 5, 8])
+@pytest.mark.parametrize("highest", [4, 5, 8, 9])
 def test_path_moments_reach_half_their_order(highest):
-    """A closed path of n or n + 1 links comes back to its start from half as far."""
+    """A path that comes back sees half as far; one that retraces its steps sees moduli alone."""
     lattice = square(25, 4)
     U = links("U1", lattice, batch=1)
     other = U.clone()
-    other[:, 0] *= torch.exp(torch.tensor([0.7j, 0.4j], dtype=torch.complex128))
+    other[:, 0] *= torch.tensor([1.3 + 0.7j, 0.4 - 0.5j], dtype=torch.complex128)
     there = lattice.positions[:, 0]
     distance = torch.minimum(there, lattice.shape[0] - there)
     reach = PathMoments(highest).reach
@@ -256,7 +251,7 @@ def test_path_moments_reach_half_their_order(highest):
     for one, two in zip(*(path_moments(x, lattice, highest) for x in (U, other)), strict=True):
         changed = torch.maximum(changed, (one - two).abs()[0].flatten(1).amax(1))
     assert float(changed[distance > reach].max()) == 0
-    assert float(changed[distance == reach].max()) > 0
+    assert float(changed[distance == reach].max()) > 1e-9
 
 
 def test_path_moments_are_standardized_by_training_data():

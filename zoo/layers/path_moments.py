@@ -34,6 +34,11 @@ from torch import Tensor, nn
 from latticezoo.symmetry.errors import InputError
 from latticezoo.symmetry.lattices import Lattice
 
+#: Sites of the largest torus whose moments come from products of matrices.
+_MATRIX_SITES = 256
+#: Numbers of all columns that are built at a time.
+_CACHED = 1 << 15
+
 
 def link_orders(highest: int) -> range:
     """Orders of the moments of links, 3, 5, …; the first knows no more than the moduli of links."""
@@ -50,9 +55,10 @@ def path_moments(
 ) -> tuple[Tensor, Tensor]:
     """Moments of all sites and links.
 
-    Columns of T_n(h/s) are built by its three-term recursion, each on the part of the torus that
-    closed paths can reach, at most ``highest + 2`` sites across. So time grows as the number of
-    sites × ``highest``³, with no matrix products; on a smaller torus as sites² × ``highest``.
+    On a torus of up to 256 sites that paths can cover, by products of matrices. On any other,
+    columns of T_n(h/s) are built by its three-term recursion, each on the part of the torus that
+    closed paths can reach, at most ``highest + 2`` sites across, some sites at a time: so time
+    grows as the number of sites × ``highest``³, and memory (without gradients) as that of sites.
 
     Args:
         links: Z2 (real) or U(1) (complex) links ``[batch, sites, 2]`` of a square lattice.
@@ -64,13 +70,73 @@ def path_moments(
         Moments of the sites ``[batch, sites, len(site_orders(highest))]``, real, and of the links
         ``[batch, sites, 2, len(link_orders(highest))]``, of the type of the links.
     """
+    covered = all(size <= highest + 2 for size in lattice.shape)
+    if covered and lattice.n_sites <= _MATRIX_SITES:
+        sites, ends = _by_matrices(links / bound, lattice, highest)
+    else:
+        sites, ends = _by_windows(links / bound, lattice, highest)
+    none = links[..., 0, None][..., :0]
+    return (
+        torch.stack(sites, -1) if sites else (none.real if none.is_complex() else none),
+        links[..., None] * torch.stack(ends, -1) if ends else links[..., None][..., :0],
+    )
+
+
+def _by_matrices(
+    links: Tensor, lattice: Lattice, highest: int
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Diagonals ``[batch, sites]`` and elements of links ``[batch, sites, 2]`` of T_n(h).
+
+    They need T_n to half the highest order: T_2n = 2 T_n² − 1, T_2n+1 = 2 T_n+1 T_n − T_1.
+    """
+    start = torch.arange(lattice.n_sites, device=links.device)
+    target = lattice.link_target.to(links.device)
+    h = links.new_zeros(len(links), lattice.n_sites, lattice.n_sites)
+    for way in (0, 1):
+        h[:, start, target[:, way]] = links[..., way]
+        h[:, target[:, way], start] = links[..., way].conj()
+    twice, last, before = 2 * h, h, torch.eye(lattice.n_sites, dtype=h.dtype, device=h.device)
+    before = before.expand_as(h)
+    sites, ends = [], []
+    for order in range(1, (highest + 1) // 2 + 1):  # last is T_order
+        if order > 1:
+            before, last = last, torch.baddbmm(before, twice, last, beta=-1)
+            if 2 * order - 1 in link_orders(highest):  # T is Hermitian: sums along rows
+                rows = [
+                    torch.linalg.vecdot(before, last.index_select(1, target[:, way]))
+                    for way in (0, 1)
+                ]
+                ends.append(2 * torch.stack(rows, -1) - links.conj())
+        if 2 * order in site_orders(highest):
+            square = last.real.square() + last.imag.square() if last.is_complex() else last.square()
+            sites.append(2 * square.sum(-1) - 1)
+    return sites, ends
+
+
+def _by_windows(links: Tensor, lattice: Lattice, highest: int) -> tuple[list[Tensor], list[Tensor]]:
+    """What :func:`_by_matrices` gives, by the recursion of columns on windows of the torus."""
     index = _windows(lattice, (highest + 2) // 2).to(links.device)
+    # Some columns at a time, as many as stay in the cache of a processor.
+    columns = max(1, _CACHED // index[..., 0].numel())
+    samples, sites = [], []
+    for one in links.split(max(1, columns // lattice.n_sites)):
+        parts = [_columns(2 * one, part, highest) for part in index.split(columns, -1)]
+        samples.append([torch.cat(same, 1) for same in zip(*(p[0] for p in parts), strict=True)])
+        sites.append([torch.cat(same, 1) for same in zip(*(p[1] for p in parts), strict=True)])
+    return (
+        [torch.cat(same) for same in zip(*samples, strict=True)],
+        [torch.cat(same) for same in zip(*sites, strict=True)],
+    )
+
+
+def _columns(links: Tensor, index: Tensor, highest: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Moments of the sites whose windows are given ``[w1, w2, n]``; links are those of 2 h."""
     # From here on [width, height, batch, sites]: shifts move whole blocks of memory.
-    ahead = [(2 / bound * links[..., way])[:, index].movedim(0, 2) for way in (0, 1)]
+    ahead = [links[..., way][:, index].movedim(0, 2) for way in (0, 1)]
     behind = [torch.roll(ahead[way].conj().resolve_conj(), 1, way) for way in (0, 1)]
 
     def step(column: Tensor, total: Tensor) -> Tensor:
-        """2 h/s times the columns, and a total that is added."""
+        """2 h times the columns, and a total that is added."""
         for way in (0, 1):
             total = torch.addcmul(total, ahead[way], torch.roll(column, -1, way))
             total = torch.addcmul(total, behind[way], torch.roll(column, 1, way))
@@ -86,11 +152,7 @@ def path_moments(
             ends.append(torch.stack([column[1, 0], column[0, 1]], -1))
         elif order in site_orders(highest):
             sites.append(column[0, 0].real if column.is_complex() else column[0, 0])
-    none = links[..., 0, None][..., :0]
-    return (
-        torch.stack(sites, -1) if sites else (none.real if none.is_complex() else none),
-        links[..., None] * torch.stack(ends, -1) if ends else links[..., None][..., :0],
-    )
+    return sites, ends
 
 
 @lru_cache(maxsize=32)
@@ -158,8 +220,8 @@ class PathMoments(nn.Module):
 
     @property
     def reach(self) -> int:
-        """Steps from a site to the farthest link of a closed path, on a torus of any size."""
-        return (self.highest + 1) // 2
+        """Steps from a site, or the start of a link, to the farthest link of a closed path."""
+        return self.highest // 2
 
     def forward(self, links: Tensor, lattice: Lattice) -> StandardMoments:
         """Standardized moments of links laid out as for :func:`path_moments`."""
