@@ -47,28 +47,33 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 class Stopwatch(Callback):
     """Counts the seconds spent in training epochs, validation and checkpoints left out.
 
+    Args:
+        processor_time: Count the time of the processor, which other programs do not lengthen,
+            summed over the threads.
+
     Attributes:
         seconds: Training time so far, over all sessions of the run.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, processor_time: bool = False) -> None:
+        self._timer = time.process_time if processor_time else time.perf_counter
         self.seconds = 0.0
         self._since: float | None = None
 
     def start(self) -> None:
         """Let the clock run."""
-        self._since = time.perf_counter()
+        self._since = self._timer()
 
     def stop(self) -> None:
         """Halt the clock; harmless when it stands."""
         if self._since is not None:
-            self.seconds += time.perf_counter() - self._since
+            self.seconds += self._timer() - self._since
             self._since = None
 
     @property
     def now(self) -> float:
         """Training time up to this moment, s."""
-        return self.seconds + (0.0 if self._since is None else time.perf_counter() - self._since)
+        return self.seconds + (0.0 if self._since is None else self._timer() - self._since)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lightning hook."""

@@ -71,6 +71,7 @@ class Session:
         label: str,
         budget: float | None = None,
         patience: int | None = None,
+        processor_time: bool = False,
     ) -> Session:
         """Make the callbacks.
 
@@ -79,12 +80,13 @@ class Session:
             label: Shown beside the progress bar.
             budget: Training time in seconds.
             patience: Epochs without improvement after which training ends.
+            processor_time: Whether training time is that of the processor.
 
         Raises:
             InputError: When the budget is not positive.
         """
         check_budget(budget)
-        clock = Stopwatch()
+        clock = Stopwatch(processor_time)
         checkpoint = RunCheckpoint(folder, clock, patience)
         callbacks: list[Callback] = [clock, checkpoint, TrainingProgress(label, clock, budget)]
         if budget is not None:
@@ -121,6 +123,7 @@ def train(
     budget: float | None = None,
     patience: int | None = None,
     accelerator: str = "auto",
+    processor_time: bool = False,
 ) -> dict[str, Any]:
     """Train a network, or go on with its unfinished run; a finished run is left as it is.
 
@@ -136,6 +139,7 @@ def train(
             members together.
         patience: Epochs without a lower validation error after which training ends before that.
         accelerator: As Lightning's.
+        processor_time: Whether training time is that of the processor.
 
     Returns:
         The run's record, with ``training_seconds``.
@@ -146,7 +150,7 @@ def train(
     if folder.finished:
         folder.claim(identity)
         return folder.record()
-    session = Session.open(folder, label, budget, patience)
+    session = Session.open(folder, label, budget, patience, processor_time)
     threads = suited_threads(work(network, data.batch_size * data.lattice.n_sites))
     with folder.lock(), quiet(), isolate_rng(), fast_determinism(), threads:
         folder.claim(identity)

@@ -165,7 +165,9 @@ class LatticeENN(EnergyModel):
 
     Presets:
         ``compact``: trains in minutes on one core. On spins it stands for ``compact_spins``: local
-            energies, with pairs over twelve shells.
+            energies, with pairs over eleven shells (five bond lengths on the triangular lattice).
+        ``direct_spins``: the same layers, but the field itself comes out and need not derive from
+            an energy.
         ``accurate``: more channels and blocks.
         ``products``: the same depth with Clebsch–Gordan products.
         ``e_fnn``: the published E-FNN: 45 sites, 32, 8 and 4 copies of every irrep, products of
@@ -236,6 +238,7 @@ class LatticeENN(EnergyModel):
             "shells": 1,
             "range_shells": 11,
         },
+        "direct_spins": {"width": 24, "blocks": 3, "shells": 1, "range_shells": 11},
         "products": {"body": "products", "blocks": 4, "learning_rate": 2e-2},
         "e_fnn": _PUBLISHED,
         "paper": _PUBLISHED,

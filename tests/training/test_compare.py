@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from latticezoo.training import compare
+from latticezoo.training import callbacks, compare
 from latticezoo.zoo import check_golden, create_model, load_pretrained
 from tests.training.conftest import DATA_WORDS, TINY_GCN
 
@@ -62,6 +62,25 @@ def test_compare_measures_all_and_goes_on(command):
     status, out, _ = command("card", "board/members/gcn", "--name", "gcn.small", "--out", "cards")
     assert status == 0
     assert "cards/gcn.small/README.md" in out
+
+
+def test_the_budget_counts_processor_time_where_that_is_asked_for(command, monkeypatch):
+    clock = {"perf_counter": 0.0, "process_time": 0.0}
+
+    def passes(kind, seconds):
+        clock[kind] += seconds
+        return clock[kind]
+
+    # A busy machine: a second goes by at every look, of which the processor works a hundredth.
+    monkeypatch.setattr(callbacks.time, "perf_counter", lambda: passes("perf_counter", 1.0))
+    monkeypatch.setattr(callbacks.time, "process_time", lambda: passes("process_time", 0.01))
+    words = ["compare", *DATA_WORDS, "--models", "gcn", "--gcn.widths", "[8]", "--no-baselines"]
+    for extra, out in ((["--processor-time"], "long"), ([], "short")):
+        status, _, err = command(*words, "--budget", 0.5, *extra, "--out", out)
+        assert status == 0, err
+    epochs = [int(table(f"{out}/leaderboard.csv")["gcn"]["epochs"]) for out in ("long", "short")]
+    assert epochs[1] == 1 < epochs[0]
+    assert json.loads(Path("long/leaderboard.json").read_text())["processor_time"] is True
 
 
 def test_pretrained_weights_are_measured_and_not_trained(command):

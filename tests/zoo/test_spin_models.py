@@ -178,6 +178,14 @@ def test_presets_have_the_stated_sizes(name, preset, parameters):
     assert sum(weight.numel() for weight in network.parameters()) == parameters
 
 
+def test_lattice_enn_on_spins_is_conservative_or_direct():
+    presets = ("compact", "direct_spins")
+    kinds = [create_model("lattice_enn", spins("triangular"), preset=name) for name in presets]
+    assert [hasattr(network, "energy") for network in kinds] == [True, False]
+    layers = [{**network.options, "output": None, "conserve": None} for network in kinds]
+    assert layers[0] == layers[1]
+
+
 def test_the_narrow_paper_network_has_210019_parameters():
     network = create_model("spin_cnn", spins("triangular"), preset="paper", channels=32)
     assert sum(weight.numel() for weight in network.parameters()) == 210_019
