@@ -16,8 +16,10 @@ from __future__ import annotations
 import logging
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 from latticezoo.datasets.cache import Parts
@@ -29,6 +31,8 @@ from latticezoo.symmetry.errors import InputError
 _log = logging.getLogger(__name__)
 #: Units of one worker process run one after the other: the number of threads is the process's.
 _one_at_a_time = threading.Lock()
+#: Seconds that a scheduler has to answer.
+PATIENCE = 30.0
 
 
 def run_on_cluster(
@@ -64,7 +68,7 @@ def run_on_cluster(
         # Not pure: a result that is still in the cluster's memory was made for another call.
         asked = {client.submit(do_unit, recipe, unit, pure=False): unit for unit in waiting}
         try:
-            for future, data in as_completed(list(asked), with_results=True):
+            for future, data in as_completed(list(asked), loop=client.loop, with_results=True):
                 _check_versions(data, recipe)
                 unit = asked.pop(future)
                 write_dataset(parts.path(unit), data)
@@ -111,14 +115,28 @@ def _client(cluster: str, workers: int) -> Iterator[Any]:
                 )
             }
         elif cluster.endswith(".json"):
+            _await_file(Path(cluster))
             where = {"scheduler_file": cluster}
         else:
             where = {"address": cluster}
         try:
-            client = stack.enter_context(Client(**where, set_as_default=False, timeout=30))
+            client = stack.enter_context(Client(**where, set_as_default=False, timeout=PATIENCE))
         except (OSError, ValueError) as error:
             raise OSError(f"no Dask scheduler answers at {cluster}: {error}") from error
         yield client
+
+
+def _await_file(path: Path) -> None:
+    """Wait for the file that a scheduler writes when it starts; Dask itself would wait for ever.
+
+    Raises:
+        OSError: It does not come.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while not path.exists():
+        if time.monotonic() > deadline:
+            raise OSError(f"no Dask scheduler has written {path}; there is no such file.")
+        time.sleep(0.1)
 
 
 def _check_versions(data: LabelledData, recipe: Recipe) -> None:
