@@ -230,7 +230,7 @@ def test_a_float64_run_is_one_from_the_data_to_the_card(command, option):
     network = load_pretrained("local-dir:cards/gcn.double")
     assert network.dtype == torch.float64
     page = Path("cards/gcn.double/README.md").read_text()
-    assert "in inference, float64" in page
+    assert "parameters, float64." in page
     # Its scale is that of exact labels, not of rounded ones.
     scale = network.target_scaling.scale("density")
     assert not torch.equal(scale, scale.float().double())
