@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -30,7 +30,7 @@ from latticezoo.simulate.dynamics.schedule import check_positive, check_temperat
 from latticezoo.simulate.noise import generator
 from latticezoo.simulate.state import State
 from latticezoo.simulate.systems import create_system
-from latticezoo.simulate.systems.sd_magnet import SDMagnet
+from latticezoo.simulate.systems.sd_magnet import SDMagnet, warn_of_misfit
 from latticezoo.simulate.systems.spin_system import TARGET
 from latticezoo.simulate.unit_vectors import normalized
 from latticezoo.symmetry.errors import InputError, unknown
@@ -92,6 +92,12 @@ SETTINGS: dict[str, Setting] = {
     "sd_skyrmion": Setting("triangular", 4.0, 1000.0, _skyrmions),
     "sd_square": Setting("square", 0.4, 100.0, _neel),
 }
+
+
+@lru_cache(maxsize=64)
+def _warn_once(preset: str, lattice: Lattice) -> None:
+    """Warn of a torus that does not hold the order; a recipe is made many times over."""
+    warn_of_misfit(preset, lattice)
 
 
 @recipe("sd_magnet")
@@ -156,6 +162,7 @@ class ItinerantMagnet(FramesRecipe):
         if not 0 <= self.ordered_share <= 1:
             raise InputError(f"ordered_share is {self.ordered_share}; it must lie between 0 and 1.")
         self.system.hoppings(lattice)  # raises on a torus that is too small
+        _warn_once(self.preset, lattice)
         if self.trajectories:
             self.frame_steps()  # raises when there are too few steps
 

@@ -42,6 +42,7 @@ _HOMES = {
     "create_system": "systems",
     "list_systems": "systems",
     "open_trajectory": "trajectory",
+    "normalized": "unit_vectors",
     "preset": "systems.holstein",
     "random_spins": "spin_states",
     "random_start": "initial:random",

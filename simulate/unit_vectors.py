@@ -24,7 +24,8 @@ def check_unit_length(spins: Tensor) -> None:
         return
     found = float(spins.flatten(0, -2)[deviations.argmax()].norm())
     raise InputError(
-        f"a spin has length {found:.6g}; spins must have length 1 (normalize them first)."
+        f"a spin has length {found:.6g}; spins must have length 1 (latticezoo.simulate.normalized "
+        "gives them that, if only their directions are meant)."
     )
 
 

@@ -169,10 +169,11 @@ class Plan:
         Raises:
             InputError: For an unknown key (with the nearest one), or a value out of range.
         """
+        from latticezoo.simulate.systems.sd_magnet import warn_of_misfit
         from latticezoo.training.settings import bath_temperature, merge, section
 
         values = merge(_DEFAULTS, section(given, "the settings", _SETTINGS))
-        system = _system(values["system"])
+        system, lattice = _system(values["system"]), _lattice(values["lattice"])
         runs = _kind_of_run(system)
         initial = dict(values["initial"])
         kind = initial.pop("kind", "random")
@@ -188,9 +189,12 @@ class Plan:
                 raise InputError(f"{name} is {values[name]}; it must be at least 1.")
         if values["seed"] < 0:
             raise InputError(f"seed is {values['seed']}; it must be 0 or more.")
+        if kind == "random":  # ordered states warn themselves
+            named = values["system"]
+            warn_of_misfit(named if isinstance(named, str) else named["name"], lattice)
         return cls(
             system=system,
-            lattice=_lattice(values["lattice"]),
+            lattice=lattice,
             model=values["model"],
             initial={
                 "kind": kind,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -36,6 +37,8 @@ from latticezoo.symmetry.geometry import linear_map, unit_cell
 from latticezoo.symmetry.lattices import Lattice
 from latticezoo.symmetry.point_groups import point_group
 from latticezoo.symmetry.tasks import Task
+
+_log = logging.getLogger(__name__)
 
 CONVENTIONS = ("pauli", "spin_half")
 SOLVERS = ("diagonalize", "kpm")
@@ -377,3 +380,19 @@ PRESETS: dict[str, SDMagnet] = {
     ),
     "sd_square": SDMagnet(J=1.0, filling=0.5),
 }
+
+#: The sides of a torus that hold the order of a parameter set are multiples of these.
+ORDER_PERIODS = {"sd_tetrahedral": 2, "sd_120": 3, "sd_skyrmion": 12, "sd_square": 2}
+
+
+def warn_of_misfit(preset: str, lattice: Lattice) -> None:
+    """Warn where a torus cannot hold the order of a parameter set, and say which sides can."""
+    period = ORDER_PERIODS.get(preset, 1)
+    if any(side % period for side in lattice.shape):
+        _log.warning(
+            "the order of %s does not fit %s and cannot form without defects there; sides that are "
+            "multiples of %d hold it.",
+            preset,
+            lattice,
+            period,
+        )

@@ -17,6 +17,7 @@ from latticezoo.simulate.spin_observables import (
     spin_structure_factor,
     topological_charge,
 )
+from latticezoo.simulate.unit_vectors import normalized
 from latticezoo.symmetry.errors import InputError
 from latticezoo.symmetry.lattices import honeycomb, square, triangular
 
@@ -222,3 +223,12 @@ def test_bad_input(make, sentence):
         make()
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_vectors_of_any_length_become_spins_when_asked():
+    vectors = torch.tensor([[[3.0, 0.0, 4.0], [0.0, -1e-3, 0.0]]], dtype=torch.float64)
+    torch.testing.assert_close(
+        normalized(vectors), torch.tensor([[[0.6, 0.0, 0.8], [0.0, -1.0, 0.0]]]).double()
+    )
+    with pytest.raises(InputError, match="no direction"):
+        normalized(torch.zeros(1, 1, 3))

@@ -213,3 +213,19 @@ def test_observers_in_a_file(command):
     status, _, err = command("simulate", "mine.yaml")
     assert status == 2
     assert "observers are 5" in err
+
+
+@pytest.mark.parametrize(
+    ("system", "lattice", "advice"),
+    [
+        ("sd_tetrahedral", "triangular(4, 7)", "multiples of 2"),
+        ({"name": "sd_120", "temperature": 0.1}, "triangular(4)", "multiples of 3"),
+        ("sd_skyrmion", "triangular(18)", "multiples of 12"),
+        ("sd_square", "square(5)", "multiples of 2"),
+        ("sd_square", "square(6)", None),
+        ("heisenberg", "square(5)", None),
+    ],
+)
+def test_a_lattice_that_cannot_hold_the_order_is_warned_of(system, lattice, advice, caplog):
+    Plan.make({"system": system, "lattice": lattice})
+    assert (advice in caplog.text) if advice else not caplog.text
