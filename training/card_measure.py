@@ -67,7 +67,10 @@ def complete(
         else:
             assert size is not None
             metrics["measurements"] |= _transfer(network, data, size)
-    reason = obstacle(data.system) if series is None else series_card.free_run_obstacle(series)
+    if series is None:
+        reason = obstacle(data.system, network.task)
+    else:
+        reason = series_card.free_run_obstacle(series)
     if reason is not None:
         obstacles["rollout"] = reason
     elif again or "rollout" not in metrics:

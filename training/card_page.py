@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,8 @@ def card_page(network: ZooModel, metrics: Mapping[str, Any]) -> str:
     channels = network.task.inputs[0].channels(Lattice.parse(metrics["lattice"]))
     unit = "n − ½ of the electrons" if target == "density" else "in the units of the system"
     what = f"it maps {field} to {target} ({unit})"
-    layout = f"`[batch, sites, {channels}]`; other sizes of the lattice do as well"
+    shape = ", ".join(map(str, ("batch", "sites", *_tail(network, channels))))
+    layout = f"`[{shape}]`; other sizes of the lattice do as well"
     if "frames_per_second" in found:
         what = f"from the frames of {target} so far it predicts the next one"
         on_sites = network.task.inputs[0].support == "site"
@@ -99,6 +101,23 @@ before you trust a long one. Every number on this page comes from metrics.json b
 """
 
 
+def _tail(network: ZooModel, channels: int) -> tuple[int, ...]:
+    """The last axes of the first input: channels, or links along both directions."""
+    task = network.task
+    if task.inputs[0].support != "link":
+        return (channels,)
+    return (2, 2, 2) if task.gauge == "SU2" else (2,)
+
+
+def _along(metrics: Mapping[str, Any]) -> str:
+    """What the trajectories of the data are."""
+    return (
+        "along microcanonical runs"
+        if metrics["data"]["name"] == "quantum_link"
+        else ("along quenches")
+    )
+
+
 def metadata(network: ZooModel, metrics: Mapping[str, Any]) -> str:
     """The head of the page, as the Hugging Face hub reads it: results with their split."""
     import yaml
@@ -108,7 +127,7 @@ def metadata(network: ZooModel, metrics: Mapping[str, Any]) -> str:
     results = [
         {"type": "rmse", "value": found[key], "name": f"RMSE of {metrics['target']}, {words}"}
         for key, words in (
-            ("rmse_trajectory", "states along quenches"),
+            ("rmse_trajectory", f"states {_along(metrics)}"),
             ("rmse_random", "random configurations"),
             ("rmse_all", "all held-out states"),
         )
@@ -161,6 +180,8 @@ def _measure(metrics: Mapping[str, Any]) -> str:
 def _sight(network: ZooModel) -> str:
     if network.task.inputs[0].support == "global":
         return ""
+    if math.isinf(network.receptive_radius):
+        return " It sees the whole lattice, by loops around the torus."
     return f" It sees {network.receptive_radius:.3g} bond lengths around a site."
 
 
@@ -182,7 +203,7 @@ def _errors(metrics: Mapping[str, Any]) -> str:
     found, sizes = metrics["measurements"], metrics["split_sizes"]["test"]
     rows = ["| states (their number) | RMSE | spread of the target | share |", "|---|---|---|---|"]
     for kind, words in (
-        ("trajectory", "along quenches"),
+        ("trajectory", _along(metrics)),
         ("random", "random configurations"),
     ):
         if f"rmse_{kind}" in found:

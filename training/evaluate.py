@@ -57,8 +57,11 @@ def pairs(model: Model, samples: Samples, target: str) -> Pairs:
     Returns:
         ``{"random": (exact, predicted), "trajectory": …}``; kinds without samples are left out.
     """
-    predicted = predict(model, samples)[target].double()
-    exact = samples.targets[target].double()
+    predicted, exact = predict(model, samples)[target], samples.targets[target]
+    if exact.is_complex():  # real and imaginary parts
+        predicted = torch.view_as_real(predicted.to(exact.dtype).resolve_conj())
+        exact = torch.view_as_real(exact.resolve_conj())
+    predicted, exact = predicted.double(), exact.double()
     found: Pairs = {}
     for number, kind in enumerate(KINDS):
         chosen = samples.kind == number
@@ -106,7 +109,10 @@ def equivariance(
         model = deepcopy(model).to(dtype)
     lattice = samples.lattice
     if lattice.n_sites <= _EXHAUSTIVE_SITES:
-        fields = {name: values[:1].to(dtype) for name, values in samples.fields.items()}
+        fields = {
+            name: values[:1].to(dtype.to_complex() if values.is_complex() else dtype)
+            for name, values in samples.fields.items()
+        }
         return equivariance_error(model, task, lattice, fields=fields, dtype=dtype)
     try:
         small = Lattice(lattice.family, (12,) * lattice.dim)

@@ -21,6 +21,7 @@ from latticezoo.symmetry.lattices import Lattice
 if TYPE_CHECKING:
     from latticezoo.simulate.forcefield import System
     from latticezoo.simulate.run import Result
+    from latticezoo.symmetry.tasks import Task
     from latticezoo.training.simulate_command import Plan
     from latticezoo.zoo.base import ZooModel
 
@@ -34,8 +35,24 @@ _SEED = 20_000
 _STEP, _DAMPING = 0.1, 0.5
 
 
-def obstacle(system: System) -> str | None:
-    """Why no run with such a system can be made, in a sentence; None where one can."""
+#: What moves links, and how such targets are called.
+_LINK_FORCES = ("force", "link_field", "current", "flip_cost")
+
+
+def obstacle(system: System, task: Task) -> str | None:
+    """Why no run with such a system can be made, in a sentence; None where one can.
+
+    Args:
+        system: The exact system.
+        task: What the network has learned of it.
+    """
+    from latticezoo.training.link_runs import runs_of
+
+    if runs_of(system) is not None:
+        targets = [field.name for field in task.targets]
+        if set(targets) & set(_LINK_FORCES):
+            return None
+        return f"What this network gives ({', '.join(targets)}) moves no links."
     if isinstance(system, SpinSystem) or (len(system.masses) == 1 and hasattr(system, "damping")):
         return None
     return f"The system {system.name} has no dynamics that latticezoo simulate could run."
@@ -45,6 +62,8 @@ def rollout_plan(
     system: System, lattice: Lattice, steps: int, replicas: int, dt: float | None = None
 ) -> Plan:
     """A quench from disorder at the system's own temperature; damped precession for spins.
+
+    Links begin at equilibrium and move without a bath.
 
     Args:
         system: The exact system.
@@ -56,6 +75,7 @@ def rollout_plan(
     Raises:
         InputError: Fewer than two replicas, which have no error, or no step.
     """
+    from latticezoo.training.link_runs import runs_of
     from latticezoo.training.simulate_command import Plan
 
     if replicas < 2 or steps < 1:
@@ -66,13 +86,16 @@ def rollout_plan(
     dynamics: dict[str, Any] = {"name": "langevin", "dt": dt or _STEP}
     if isinstance(system, SpinSystem):
         dynamics |= {"name": "llg", "damping": _DAMPING}
+    links = runs_of(system)
+    if links is not None:
+        dynamics = {"name": links.NAME, **({"dt": dt} if dt else {})}
     if lattice.n_sites > _SITES:
         lattice = Lattice(lattice.family, (_SIDES[lattice.dim],) * lattice.dim)
     return Plan(
         system=system,
         lattice=lattice,
         model="exact",
-        initial={"kind": "random"},
+        initial={"kind": "random" if links is None else "thermal"},
         dynamics=dynamics,
         steps=steps,
         replicas=replicas,
@@ -96,6 +119,7 @@ def measure_rollout(network: ZooModel, plan: Plan, picture: Path) -> dict[str, A
         ``rollout`` of a card's ``metrics.json``, plain values.
     """
     from latticezoo.simulate.run import simulate
+    from latticezoo.training.link_runs import runs_of
     from latticezoo.training.runs import hardware
 
     system: Any = plan.system
@@ -112,7 +136,8 @@ def measure_rollout(network: ZooModel, plan: Plan, picture: Path) -> dict[str, A
         )
         found[label] = observables(result)
         times = result.observers[_ENERGY].times / plan.time_unit
-    draw_observables(picture, times, found, "time t (τ₀)")
+    unit = "τ₀" if runs_of(system) is None else "1/t"
+    draw_observables(picture, times, found, f"time t ({unit})")
     return {
         "lattice": str(plan.lattice),
         "replicas": plan.replicas,
@@ -153,6 +178,9 @@ _REDUCTIONS: dict[str, dict[str, Callable[[np.ndarray], np.ndarray]]] = {
     "kinetic_temperature": {"kinetic temperature": lambda values: values},
     "order_parameter": {"modulus of the order parameter": lambda values: _modulus(values)},
     "correlation_function": {"correlation of neighbours C(1)": lambda values: values[..., 1]},
+    "plaquette": {"plaquette": lambda values: values},
+    "electric_square": {"mean square of the electric field": lambda values: values},
+    "gauss_violation": {"largest violation of Gauss's law": lambda values: values},
     "magnetization": {"magnetization": lambda values: _modulus(values)},
     "chirality": {
         "chirality": lambda values: values[..., 0],

@@ -1,0 +1,173 @@
+"""What networks on gauge links have learned: fresh exact states of the size they saw and twice it.
+
+    latticezoo compare --data gauge_fermions --data.group Z2 --data.lattice 12 \\
+        --data.random 1000 --data.thermal 1000 --data.target bond,energy_per_site \\
+        --models wilson_gnn:moments,wilson_gnn,link_cnn --epochs 8 --out RUNS/z2
+    python benchmarks/gauge_learning.py z2=RUNS/z2
+
+Each argument names a folder of ``latticezoo compare``; the committed JSON holds the last
+measurement of every name. Random links and links of the pure gauge theory (the β of the training
+data in turn) are measured apart, because their spreads differ by an order of magnitude.
+
+JSON, for every member and the baselines, by size and kind of background: for each target
+R² = 1 − mean square error / variance and the error over the rms value; for fermions the error of
+the energy per site ⟨H⟩/N = −2t Σ Re k / N summed up from the bonds (m = 0), and of Ω/N from the
+energy head, each over the standard deviation of the exact values between samples; the growth of
+the rms error from one size to the other; the largest relative error under local transformations in
+float32 and float64.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from hardware import hardware
+from torch import Tensor
+
+from latticezoo.datasets.batches import Samples
+from latticezoo.datasets.module import LatticeData, MadeData, evaluation_data
+from latticezoo.symmetry.elements import SymmetryGroup
+from latticezoo.symmetry.testing import equivariance_error
+from latticezoo.training.baselines import baselines
+from latticezoo.training.evaluate import parameter_count, predict
+from latticezoo.training.names import open_data
+from latticezoo.training.runs import RunFolder
+from latticezoo.zoo.base import ZooModel
+
+KINDS = ("random", "thermal")
+
+
+def measure(model: Any, samples: Samples) -> dict[str, Any]:
+    """Errors of all targets, and of the energy where there are bonds."""
+    predicted = {name: real(v) for name, v in predict(model, samples, 20_000).items()}
+    exact = {name: real(values) for name, values in samples.targets.items()}
+    found: dict[str, Any] = {
+        name: compared(values, predicted[name]) for name, values in exact.items()
+    }
+    if "bond" in exact:
+        sums = [-2 * values.sum(2).mean(1) for values in (exact["bond"], predicted["bond"])]
+        found["energy_from_bonds"] = compared(*sums)
+    return found
+
+
+def real(values: Tensor) -> Tensor:
+    """In double precision, complex numbers as pairs."""
+    values = values.detach()
+    return (torch.view_as_real(values.resolve_conj()) if values.is_complex() else values).double()
+
+
+def compared(exact: Tensor, predicted: Tensor) -> dict[str, float]:
+    """Error, spread, R², and the error over the rms value."""
+    rmse = float((predicted - exact).square().mean().sqrt())
+    spread = float(exact.std(correction=0))
+    return {
+        "rmse": rmse,
+        "spread": spread,
+        "share": rmse / spread,
+        "R2": 1 - (rmse / spread) ** 2,
+        "relative": rmse / float(exact.square().mean().sqrt()),
+    }
+
+
+def states(data: MadeData, side: int, count: int) -> dict[str, Samples]:
+    """Fresh states of one size by kind of background."""
+    found = {}
+    for kind in KINDS:
+        if data.hparams[kind]:
+            numbers = {name: count if name == kind else 0 for name in KINDS}
+            fresh = evaluation_data(data, lattice=side, **numbers)
+            fresh.setup()
+            found[kind] = fresh.samples("test")
+    return found
+
+
+def members(folder: Path, data: LatticeData) -> dict[str, Any]:
+    """Baselines, and the trained networks of a comparison."""
+    found: dict[str, Any] = dict(baselines(data.task, data.samples("train")))
+    for path in sorted((folder / "members").iterdir()):
+        run = RunFolder(path)
+        if run.finished:
+            found[path.name] = ZooModel.load_from_checkpoint(run.best).eval()
+    return found
+
+
+def gauge_errors(model: Any, data: LatticeData) -> dict[str, float]:
+    """Largest relative errors under random local transformations."""
+    if not isinstance(model, ZooModel):
+        return {}
+    lattice, task = data.lattice, data.task
+    local = SymmetryGroup(lattice, gauge=task.gauge, point_operations=(0,))
+    return {
+        str(dtype).removeprefix("torch."): equivariance_error(
+            model.to(dtype), task, lattice, group=local, dtype=dtype
+        ).error
+        for dtype in (torch.float64, torch.float32)
+    }
+
+
+def learned(folder: Path, count: int) -> dict[str, Any]:
+    """All measurements of one comparison."""
+    settings = json.loads((folder / "leaderboard.json").read_text())
+    data = open_data(settings["data"]["name"], settings["data"]["options"])
+    assert isinstance(data, MadeData)
+    data.prepare_data()
+    data.setup()
+    side = data.lattice.shape[0]
+    fresh = {
+        size: states(data, size, count if size == side else count // 2) for size in (side, 2 * side)
+    }
+    rows = []
+    for label, model in members(folder, data).items():
+        row: dict[str, Any] = {"label": label, "parameters": parameter_count(model)}
+        with torch.no_grad():
+            for size, kinds in fresh.items():
+                row[f"L{size}"] = {kind: measure(model, samples) for kind, samples in kinds.items()}
+        row["growth"] = {
+            kind: {
+                name: row[f"L{2 * side}"][kind][name]["rmse"] / entry["rmse"] - 1
+                for name, entry in found.items()
+            }
+            for kind, found in row[f"L{side}"].items()
+        }
+        row["gauge_error"] = gauge_errors(model, data)
+        trained = next(
+            (m for m in settings["members"] if m["label"].replace(":", "-") == label), {}
+        )
+        row |= {key: trained[key] for key in ("training_seconds", "epochs") if key in trained}
+        if "network" in trained:
+            row["options"] = trained["network"].get("options")
+        rows.append(row)
+        print(label, json.dumps(row[f"L{side}"]), json.dumps(row["growth"]), row["gauge_error"])
+    options = {k: v for k, v in settings["data"]["options"].items() if v is not None}
+    return {
+        "data": {"name": settings["data"]["name"], **options},
+        "epochs": settings["epochs"],
+        "budget_seconds": settings["budget_seconds"],
+        "states_of_each_kind": {str(size): count if size == side else count // 2 for size in fresh},
+        "rows": rows,
+        "hardware": hardware(),
+    }
+
+
+def main() -> None:
+    """Measure, print, and write the JSON beside this file."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folders", nargs="+", metavar="NAME=FOLDER")
+    parser.add_argument("--count", type=int, default=60, help="fresh states of each kind")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    out = Path(__file__).with_suffix(".json")
+    found = json.loads(out.read_text()) if out.exists() else {}
+    for entry in arguments.folders:
+        name, _, folder = entry.partition("=")
+        found[name] = learned(Path(folder), arguments.count)
+        out.write_text(json.dumps(found, indent=2) + "\n")
+    print(f"wrote {out}")
+
+
+if __name__ == "__main__":
+    main()
