@@ -31,6 +31,8 @@ def readable(command: str, message: str) -> str:
         owner = f" of {_short(holder)}" if holder and key else ""
         return f"{key or 'an option'}{owner} is {value!r}, but it must be of the kind {kind}."
     refused_value = _last(r"Given value: (.+)", message)
+    nested = re.search(r"NestedArg\(key='\w+', val=(.+)\)", refused_value or "")
+    refused_value = nested[1].strip("'\"") if nested else refused_value
     if key and refused_value:
         kinds = dict.fromkeys(re.findall(r"Expected an? <class '([\w.]+)'>", message))
         kinds.pop("NoneType", None)

@@ -161,6 +161,19 @@ def option_names(cls: type[ZooModel]) -> list[str]:
     return sorted(set(names) - {"architecture"})
 
 
+def _check_numbers(cls: type[ZooModel], options: dict[str, Any]) -> None:
+    """Refuse words where an option wants a number; YAML reads ``nan`` as a word, too."""
+    kinds: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        own = vars(base).get("__init__")
+        kinds |= getattr(own, "__annotations__", {})
+    for option, value in options.items():
+        kind = set(str(kinds.get(option, "")).replace(" ", "").split("|")) - {"None"}
+        if isinstance(value, str) and kind and kind <= {"int", "float"}:
+            wanted = "a number" if "float" in kind else "a whole number"
+            raise InputError(f"{option} of {cls.registry_name} is {value!r}; it must be {wanted}.")
+
+
 def create_model(
     name: str, task: Task | dict[str, Any], *, ensemble: int = 1, **options: Any
 ) -> ZooModel:
@@ -178,13 +191,15 @@ def create_model(
         The network, in train mode, with random weights.
 
     Raises:
-        InputError: For an unknown model, preset or option, or a task that the model cannot serve.
+        InputError: For an unknown model, preset or option, a word for a number, or a task that the
+            model cannot serve.
     """
     cls = model_class(name)
     known = option_names(cls)
     for option in options:
         if option not in known:
             raise unknown(f"option of {cls.registry_name}", option, [*known, "ensemble"])
+    _check_numbers(cls, options)
     if ensemble == 1:
         return cls(task, **options)
     from latticezoo.zoo.ensemble import Ensemble, check_count

@@ -79,3 +79,12 @@ def test_listing_imports_neither_torch_nor_lightning():
         "assert not {'torch', 'pytorch_lightning', 'e3nn'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "wanted"),
+    [("gru", "noise", "a number"), ("gru", "width", "a whole number"), ("gcn", "ema", "a number")],
+)
+def test_a_word_for_a_number_is_named(name, option, wanted):
+    with pytest.raises(InputError, match=f"{option} of {name} is 'nan'; it must be {wanted}"):
+        create_model(name, TASK, **{option: "nan"})
