@@ -1,6 +1,7 @@
 """A learned field against the kernel polynomial method at equal error, by lattice size.
 
     python benchmarks/learned_llg.py lattice_enn.sd_tetrahedral
+    python benchmarks/learned_llg.py RUN --temperature 0.1
     python benchmarks/learned_llg.py RUN --system sd_120 --sizes 24,48,96,192 --limit 60
 
 States are random spins after some damped steps with exact fields on the first of the sizes. The
@@ -90,6 +91,7 @@ def main() -> None:
     add = parser.add_argument
     add("model", help="pretrained name, run folder or checkpoint")
     add("--system", default="sd_tetrahedral", help="preset of the exact system")
+    add("--temperature", type=float, help="of the electrons, instead of the preset's")
     add("--sizes", default="24,48,96,192")
     add("--dt", type=float, default=1.0)
     add("--steps", type=int, default=10, help="exact damped steps before (default: 10)")
@@ -99,7 +101,9 @@ def main() -> None:
     torch.set_num_threads(1)
     sizes = [int(size) for size in given.sizes.split(",")]
     lattice = triangular(sizes[0])
-    plan = Plan.make({"system": given.system, "model": given.model, "lattice": str(lattice)})
+    chosen = {"temperature": given.temperature} if given.temperature is not None else {}
+    settings = {"system": {"name": given.system, **chosen}, "lattice": str(lattice)}
+    plan = Plan.make({**settings, "model": given.model})
     learned, system = plan.force_field(), plan.system
     load = round(os.getloadavg()[0], 1)
     spins = quenched(system, lattice, given.dt, given.steps)

@@ -111,6 +111,7 @@ def main() -> None:
     add = parser.add_argument
     add("models", nargs="+")
     add("--system", default="sd_tetrahedral", help="preset of the exact system")
+    add("--temperature", type=float, help="of the electrons, instead of the preset's")
     add("--twists", type=int, default=1, help="boundary twists that the labels averaged over")
     add("--lattice", default="triangular(12, 12)")
     add("--initial", default="tetrahedral", help="kind of the starting state")
@@ -125,8 +126,9 @@ def main() -> None:
     initial: dict[str, Any] = {"kind": given.initial}
     if given.initial != "random":
         initial["noise"] = given.noise
+    chosen = {"temperature": given.temperature} if given.temperature is not None else {}
     settings = {
-        "system": {"name": given.system, "twists": given.twists},
+        "system": {"name": given.system, "twists": given.twists, **chosen},
         "lattice": given.lattice,
         "replicas": given.replicas,
         "seed": given.seed,
