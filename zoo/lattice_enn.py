@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from latticezoo.symmetry.errors import InputError, unknown
 from latticezoo.symmetry.fields import Field
 from latticezoo.symmetry.lattices import Lattice, Shell
+from latticezoo.symmetry.stencils import EquivariantLinear
 from latticezoo.symmetry.tasks import Task
 from latticezoo.zoo.energy_model import EnergyModel
 from latticezoo.zoo.layers.e_fnn import NONLINEARITIES, ExpandedLayer
@@ -26,7 +27,9 @@ from latticezoo.zoo.layers.irrep_fields import (
     unreachable,
 )
 from latticezoo.zoo.layers.irreps import Features
+from latticezoo.zoo.layers.pair_exchange import fit_exchange
 from latticezoo.zoo.layers.spin_network import LARGEST_L, SpinNetwork, degree
+from latticezoo.zoo.layers.spin_tasks import maps_spins
 from latticezoo.zoo.registry import register
 
 BODIES = ("regular", "products", "e_fnn")
@@ -194,8 +197,8 @@ class LatticeENN(EnergyModel):
         readout_shells: Shells around a site that the last map sees.
         largest_l: Largest l of the features under rotations of all spins, 1 or 2, where the task
             has them.
-        range_shells: Shells of a linear map from inputs to outputs of the same type beside the
-            blocks, 0 for none, where the task has rotations of all spins: the pair exchange.
+        range_shells: Shells of the pair exchange beside the blocks, 0 for none, where the task has
+            rotations of all spins. Training starts from its least-squares fit.
         channels: Copies of every irrep after each hidden layer of the E-FNN.
         nonlinearity: ``"sign_sigmoid"`` (published) or ``"smooth"``, of the E-FNN.
         squares: Whether the E-FNN multiplies copies with themselves too.
@@ -381,7 +384,14 @@ class LatticeENN(EnergyModel):
         return lambda given: self.network(given, lattice)[LOCAL_ENERGY].flatten(1).sum(1)
 
     def calibrate(self, batches: Iterable[Mapping[str, Any]]) -> None:
-        """Set the scale of the E-FNN's irreps: their largest modulus over the training batches."""
+        """Set the scale of the E-FNN's irreps: their largest modulus over the training batches.
+
+        The pair exchange of spins is fit to the training batches by least squares.
+        """
+        if isinstance(self.network, SpinNetwork) and maps_spins(self.task):
+            for layer in self.network.pairs.values():
+                assert isinstance(layer, EquivariantLinear)
+                fit_exchange(layer, self._vectors_and_fields(batches))
         if not isinstance(self.network, ExpandedNetwork):
             return
         irreps = self.network.irreps
@@ -398,6 +408,20 @@ class LatticeENN(EnergyModel):
                 largest = torch.maximum(largest, torch.stack(sizes))
         irreps.scale.copy_(torch.where(largest > 0, largest, 1.0))
 
+    def _vectors_and_fields(
+        self, batches: Iterable[Mapping[str, Any]]
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor, Lattice]]:
+        """Standardized spins and fields, and the spins, of the batches that have targets."""
+        (spin,), (target,) = self.task.inputs, self.task.targets
+        for batch in batches:
+            if "targets" not in batch:
+                continue
+            given = self._cast(batch["fields"][spin.name].to(self.device))
+            wanted = self._cast(batch["targets"][target.name].to(self.device))
+            vectors = self.input_scaling.normalize({spin.name: given})[spin.name]
+            fields = self.target_scaling.normalize({target.name: wanted})[target.name]
+            yield vectors, fields, given, batch["lattice"]
+
     @property
     def required_shells(self) -> tuple[Shell, ...]:
         """The largest neighbourhood of all maps."""
@@ -405,6 +429,8 @@ class LatticeENN(EnergyModel):
         counts = [options["embedding_shells"]]
         if options["body"] != "e_fnn":
             counts += [options["shells"], options["readout_shells"]]
+        if isinstance(self.network, SpinNetwork) and self.network.pairs:
+            counts.append(options["range_shells"])
         return self._family.shells(count=max(counts))
 
     @property

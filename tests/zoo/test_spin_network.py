@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from latticezoo.symmetry.errors import InputError
-from latticezoo.symmetry.fields import Field
+from latticezoo.symmetry.fields import Field, perpendicular
 from latticezoo.symmetry.lattices import honeycomb, square, triangular
 from latticezoo.symmetry.tasks import Task
 from latticezoo.symmetry.testing import assert_equivariant
@@ -63,6 +63,7 @@ class TestSpins(ZooModelTests):
         Case(spins("square"), (square(3), square(3, 4)), TINY),
         Case(spins("triangular"), (triangular(3),), {**TINY, "largest_l": 2}),
         Case(spins("triangular"), (triangular(5),), ENERGY),
+        Case(spins("square"), (square(5),), {**ENERGY, "range_shells": 3}),
         Case(spins("honeycomb", tangent=False), (honeycomb(2),), TINY),
         Case(mixed("triangular"), (triangular(3),), {**TINY, "largest_l": 2}),
     )
@@ -111,6 +112,37 @@ def test_the_linear_map_holds_pair_exchange():
     couplings = [column[lattice.neighbours(shell)[0, 0]] for shell in (1, 2, 3)]
     wanted = column[0] * S[0] + sum(c * s for c, s in zip(couplings, sums, strict=True))
     torch.testing.assert_close(network({"S": S}, lattice)["field"][0], wanted)
+
+
+@pytest.mark.parametrize("output", ["energy", "direct"])
+def test_training_begins_with_the_pair_exchange_of_the_data(output):
+    """Fields of an exchange over two shells are learned before the first step."""
+    torch.manual_seed(0)
+    task, lattice = spins("triangular"), triangular(6)
+    options = {**TINY, "output": output, "range_shells": 3}
+    network = create_model("lattice_enn", task, **options).double().eval()
+    S = torch.nn.functional.normalize(torch.randn(8, 36, 3, dtype=torch.float64), dim=-1)
+    sums = [S[:, lattice.neighbours(shell)].sum(2) for shell in (1, 2)]
+    fields = perpendicular(0.7 * sums[0] - 0.2 * sums[1], S)
+    statistics = {
+        "inputs": {"S": {"mean": [0.0] * 3, "std": [0.5] * 3}},
+        "targets": {"field": {"mean": [0.0] * 3, "std": [1.4] * 3}},
+    }
+    network.set_statistics(statistics)
+    network.calibrate(
+        [
+            {"fields": {"S": S[part]}, "targets": {"field": fields[part]}, "lattice": lattice}
+            for part in (slice(0, 4), slice(4, 8))
+        ]
+    )
+    for projection in network.network.projections.values():  # what is learned beside it
+        torch.nn.init.zeros_(projection.weight)
+    found = network({"S": S}, lattice)["field"]
+    torch.testing.assert_close(found, fields, rtol=1e-5, atol=1e-5)
+    if output == "energy":
+        pairs = -0.5 * (S * (0.7 * sums[0] - 0.2 * sums[1])).sum((1, 2))
+        energies = network.energy({"S": S}, lattice)
+        torch.testing.assert_close(energies - energies[0], pairs - pairs[0], rtol=1e-5, atol=1e-5)
 
 
 def test_trained_products_do_not_blow_up_rounding():

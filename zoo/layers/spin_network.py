@@ -34,6 +34,7 @@ from latticezoo.zoo.layers.group_convolution import (
 )
 from latticezoo.zoo.layers.irrep_fields import FieldGroup
 from latticezoo.zoo.layers.irreps import parity_of
+from latticezoo.zoo.layers.pair_exchange import pair_energy
 
 #: Features of every l, and for each of them of every parity.
 Features = list[list[Tensor]]
@@ -222,9 +223,9 @@ class SpinNetwork(nn.Module):
     r"""Site fields to site fields, exact under SO(3), the lattice and the two-element symmetries.
 
     A lift of the fields, which also multiplies pairs of lifted spins, so that no kind of feature
-    starts at zero, :class:`SpinBlock` s, a projection; and beside them a plain linear map
-    over ``range_shells``, which holds the pair exchange :math:`H_i = \sum_j J(r_{ij}) S_j` to a
-    longer range than the blocks see.
+    starts at zero, :class:`SpinBlock` s, a projection; and beside them the pair exchange
+    :math:`H_i = \sum_j J(r_{ij}) S_j` over ``range_shells``, or its energy where numbers come out
+    (:mod:`~latticezoo.zoo.layers.pair_exchange`).
 
     Args:
         inputs: Real site fields, each scalar or of one irrep of SO(3).
@@ -236,7 +237,7 @@ class SpinNetwork(nn.Module):
         embedding_shells: Shells around a site that the lift sees.
         shells: Shells that the maps of a block see.
         readout_shells: Shells that the projection sees.
-        range_shells: Shells of the linear map from inputs to outputs of the same type.
+        range_shells: Shells of the pair exchange, 0 for none.
         largest: Largest l of the features.
         nonlinearity: Name of the nonlinearity.
     """
@@ -260,7 +261,7 @@ class SpinNetwork(nn.Module):
         super().__init__()
         self.parities, self.largest = 2 ** len(flips), largest
         self.order = family_lattice(family).site_group.order
-        self.functions = functions
+        self.functions, self.family = functions, family
         self._inputs, self._outputs = inputs, outputs
         self._degrees = {field: degree(field) or 0 for field in (*inputs, *outputs)}
         self._parity = {field: parity_of(field, flips) for field in (*inputs, *outputs)}
@@ -292,13 +293,19 @@ class SpinNetwork(nn.Module):
         )
         self.pairs = nn.ModuleDict()
         for out, into in itertools.product(outputs, inputs):
-            if range_shells and self._kind(out) == self._kind(into):
+            like = self._kind(out) == self._kind(into)
+            if range_shells and (like or self._holds_energy(out, into)):
                 self.pairs[f"{into.name}_{out.name}"] = EquivariantLinear(
-                    family, into.point, out.point, range_shells, bias=False
+                    family, into.point, out.point if like else into.point, range_shells, bias=False
                 )
 
     def _kind(self, field: Field) -> tuple[int, int]:
         return self._degrees[field], self._parity[field]
+
+    def _holds_energy(self, out: Field, into: Field) -> bool:
+        """Whether an output is a number that pairs of vectors can give."""
+        trivial = family_lattice(self.family).site_group.trivial
+        return self._degrees[into] > 0 and self._kind(out) == (0, 0) and out.point == trivial
 
     @property
     def radius(self) -> float:
@@ -344,8 +351,13 @@ class SpinNetwork(nn.Module):
             found = self.projections[field.name](values.flatten(0, 1), lattice)
             for into in self._inputs:
                 pair = f"{into.name}_{field.name}"
-                if pair in self.pairs:
-                    found = found + self.pairs[pair](folds[into.name], lattice)
+                if pair not in self.pairs:
+                    continue
+                layer, vectors = self.pairs[pair], folds[into.name]
+                if self._kind(field) == self._kind(into):
+                    found = found + layer(vectors, lattice)
+                else:
+                    found = found + pair_energy(layer, vectors, self._degrees[into], lattice)
             split = frames[field.name].split(found, lattice)[field.name]
             result[field.name] = unfolded(split, ell)
         return result
