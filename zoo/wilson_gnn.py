@@ -27,7 +27,7 @@ from latticezoo.zoo.layers.loop_graph import (
     LoopFeatures,
     unit_size,
 )
-from latticezoo.zoo.layers.path_moments import PathMoments
+from latticezoo.zoo.layers.path_moments import PathMoments, StandardMoments
 from latticezoo.zoo.registry import register
 
 
@@ -38,7 +38,7 @@ class _Read:
     features: LoopFeatures
     links: Tensor
     currents: Tensor | None
-    flows: Tensor | None
+    moments: StandardMoments | None
 
 
 @register("wilson_gnn")
@@ -63,9 +63,10 @@ class WilsonGNN(GaugeModel):
     ``path_moments`` the sums over all closed paths through a site or link, up to that many steps,
     go in as well: Chebyshev moments of the hopping matrix, invariants of the whole group
     (:mod:`~latticezoo.zoo.layers.path_moments`). They are the terms of the kernel polynomial
-    method, so such a network is a learned resummation of its series, and no longer one of fixed
-    small reach: time per site grows as the order cubed, until paths cover the torus. Paths around a
-    torus are among them, where it is short enough, in place of Polyakov loops.
+    method. So read-outs are a learned sum of its series, and messages for what lies beyond its last
+    order; and the reach is no longer small: time per site grows as the order cubed, until paths
+    cover the torus. Paths around a torus are among them, where it is short enough, in place of
+    Polyakov loops.
 
     Presets:
         ``compact``: three blocks of 32 even and 16 odd channels.
@@ -80,7 +81,7 @@ class WilsonGNN(GaugeModel):
         blocks: Rounds of messages.
         polyakov: Whether Polyakov loops go in. Without them the network is local.
         path_moments: Highest order of the path moments that go in, 3 or more, or 0 for none. They
-            are standardized by the training data.
+            are decorrelated by the training data.
         output: Where forces are paired with the links: ``"energy"`` makes them minus the
             derivatives of a learned energy, ``"direct"`` reads them out.
         **training: Learning rate, optimizer, schedule: see
@@ -167,17 +168,22 @@ class WilsonGNN(GaugeModel):
             self.look = LinkUpdate(even, odd, bool(local or counts["link"]), bool(cycles))
         if counts["link"]:
             self.link_head = fan_in_linear(even, counts["link"], 0.3)
+            if self.moments:
+                ends = self.moments.link_count
+                self.link_series = fan_in_linear(ends, counts["link"], 0.3, bias=False)
         if local:
             self.site_head = fan_in_linear(even, local, 0.3)
             self.fix_zero(self.site_head)
             self.plaquette_head = fan_in_linear(even, local, 0.3, bias=False)
             self.site_link_head = fan_in_linear(even, local, 0.3, bias=False)
+            if self.moments and self.moments.site_count:
+                self.site_series = fan_in_linear(self.moments.site_count, local, 0.3, bias=False)
         if counts["current"]:
             self.circulation_gate = fan_in_linear(even, odd, 1.0)
             self.circulation_head = fan_in_linear(odd, counts["current"], 0.3, bias=False)
             if self.moments:
                 ends = self.moments.link_count
-                self.flow_head = fan_in_linear(ends, counts["current"], 0.3, bias=False)
+                self.current_series = fan_in_linear(ends, counts["current"], 0.3, bias=False)
         if cycles:
             self.cycle_head = fan_in_linear(odd, cycles, 0.3, bias=False)
 
@@ -188,20 +194,20 @@ class WilsonGNN(GaugeModel):
 
     def features(self, fields: Mapping[str, Tensor], lattice: Lattice) -> _Read:
         """Features of all places after all blocks."""
-        given, flows = self._inputs(fields, lattice)
+        given, moments = self._inputs(fields, lattice)
         for block in self.blocks:
             given = block(given)
         if not hasattr(self, "look"):
-            return _Read(given, given.links, given.currents, flows)
+            return _Read(given, given.links, given.currents, moments)
         even, odd = self.look(given)
         links = given.links if even is None else given.links + even
         currents = given.currents if odd is None else given.currents + odd
-        return _Read(given, links, currents, flows)
+        return _Read(given, links, currents, moments)
 
     def _inputs(
         self, fields: Mapping[str, Tensor], lattice: Lattice
-    ) -> tuple[LoopFeatures, Tensor | None]:
-        """Features of all places at the start, and the odd moments of links."""
+    ) -> tuple[LoopFeatures, StandardMoments | None]:
+        """Features of all places at the start, and the path moments."""
         links = self._complex(fields[self.links.name])
         loops = _on_torus(plaquettes(links, lattice)[..., None], lattice)
         sites = [
@@ -218,12 +224,14 @@ class WilsonGNN(GaugeModel):
         if self.has_odd:  # of quantum links the modulus is a variable
             modulus = links.real.square() + links.imag.square()
             along.append(_on_torus(modulus[..., None], lattice))
-        flows = None
+        moments = None
         if self.moments:
             found = self.moments(links, lattice)
-            along.append(_on_torus(found.links, lattice))
-            sites.append(_on_torus(found.sites, lattice)[..., None, :].expand(-1, -1, -1, 2, -1))
-            flows = None if found.currents is None else _on_torus(found.currents, lattice)
+            moments = StandardMoments(
+                *(None if part is None else _on_torus(part, lattice) for part in found)
+            )
+            along.append(moments.links)
+            sites.append(moments.sites[..., None, :].expand(-1, -1, -1, 2, -1))
         none = _even(both)[..., :0]
         given = LoopFeatures(
             links=self.link_input(torch.cat([none, *along], -1)),
@@ -231,14 +239,14 @@ class WilsonGNN(GaugeModel):
             sites=self.site_input(torch.cat([none, *sites], -1)),
         )
         if not self.has_odd:
-            return given, None
+            return given, moments
         circulations = self.circulation_input(both.imag)
         currents = incidence.curl_to_links(circulations)
         odd = [] if around is None else [around.imag]
-        odd += [] if flows is None else [flows]
+        odd += [] if moments is None or moments.currents is None else [moments.currents]
         if self.current_input is not None:
             currents = currents + self.current_input(torch.cat(odd, -1))
-        return replace(given, circulations=circulations, currents=currents), flows
+        return replace(given, circulations=circulations, currents=currents), moments
 
     def _complex(self, links: Tensor) -> Tensor:
         """Links in the type of their group, also where a real number was meant for U(1)."""
@@ -266,7 +274,10 @@ class WilsonGNN(GaugeModel):
         given = features.features
         links = incidence.links_to_sites(self.site_link_head(features.links)).sum(3)
         loops = incidence.plaquettes_to_sites(self.plaquette_head(given.plaquettes).sum(3))
-        return self.site_head(given.sites).sum(3) + 0.5 * links + 0.25 * loops
+        found = self.site_head(given.sites).sum(3) + 0.5 * links + 0.25 * loops
+        if features.moments is not None and hasattr(self, "site_series"):
+            found = found + self.site_series(features.moments.sites)
+        return found
 
     def read(self, features: _Read) -> dict[str, Tensor]:
         """Standardized values of all targets that are read out directly."""
@@ -278,8 +289,11 @@ class WilsonGNN(GaugeModel):
             for field, part in zip(local, parts, strict=True):
                 found[field.name] = 8 * part.mean(1) if field.support == "global" else part
         if links := self.direct("link"):
-            values = self.link_head(features.links).flatten(1, 2).unbind(-1)
-            found |= {field.name: part for field, part in zip(links, values, strict=True)}
+            values = self.link_head(features.links)
+            if features.moments is not None:
+                values = values + self.link_series(features.moments.links)
+            parts = values.flatten(1, 2).unbind(-1)
+            found |= {field.name: part for field, part in zip(links, parts, strict=True)}
         if currents := self.direct("current"):
             values = self._currents(features).flatten(1, 2).unbind(-1)
             found |= {field.name: part for field, part in zip(currents, values, strict=True)}
@@ -293,8 +307,8 @@ class WilsonGNN(GaugeModel):
         shares = self.circulation_head(given.circulations * gate)
         total = shares.sum(3, keepdim=True).expand_as(shares)
         found = incidence.curl_to_links(total)
-        if features.flows is not None:
-            found = found + self.flow_head(features.flows)
+        if features.moments is not None and features.moments.currents is not None:
+            found = found + self.current_series(features.moments.currents)
         if self.options["polyakov"]:
             found = found + self.cycle_head(features.currents).mean((1, 2), keepdim=True)
         return found

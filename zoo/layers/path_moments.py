@@ -34,8 +34,10 @@ from torch import Tensor, nn
 from latticezoo.symmetry.errors import InputError
 from latticezoo.symmetry.lattices import Lattice
 
+#: λ, what is added to the eigenvalues of correlation matrices.
+_FLOOR = 1e-3
 #: Sites of the largest torus whose moments come from products of matrices.
-_MATRIX_SITES = 256
+_MATRIX_SITES = 1024
 #: Numbers of all columns that are built at a time.
 _CACHED = 1 << 15
 
@@ -55,7 +57,7 @@ def path_moments(
 ) -> tuple[Tensor, Tensor]:
     """Moments of all sites and links.
 
-    On a torus of up to 256 sites that paths can cover, by products of matrices. On any other,
+    On a torus of up to 1024 sites that paths can cover, by products of matrices. On any other,
     columns of T_n(h/s) are built by its three-term recursion, each on the part of the torus that
     closed paths can reach, at most ``highest + 2`` sites across, some sites at a time: so time
     grows as the number of sites × ``highest``³, and memory (without gradients) as that of sites.
@@ -171,7 +173,7 @@ def _windows(lattice: Lattice, reach: int) -> Tensor:
 
 
 class StandardMoments(NamedTuple):
-    """Standardized moments on a torus.
+    """Decorrelated moments on a torus.
 
     Attributes:
         sites: ``[batch, sites, n]``.
@@ -185,7 +187,16 @@ class StandardMoments(NamedTuple):
 
 
 class PathMoments(nn.Module):
-    """Moments up to an order, by their mean and spread in the training data.
+    r"""Moments up to an order, decorrelated by the training data.
+
+    Neighbouring orders hold nearly the same loops: their correlation matrices have eigenvalues from
+    many to less than 1e-6 of one, and what fermions at low temperature depend on is spread over the
+    small ones, where gradient descent would come last. So with means :math:`\bar m`, spreads
+    :math:`\sigma` and correlations C of the training data, what goes in is
+
+    .. math:: (C + \lambda)^{-1/2} \, (m - \bar m) / \sigma, \qquad \lambda = 10^{-3}.
+
+    Odd moments have no mean.
 
     Args:
         highest: Highest order, 3 or more.
@@ -206,7 +217,7 @@ class PathMoments(nn.Module):
         sizes = {"site": self.site_count, "link": self.link_count, "current": self.link_count}
         for name, size in sizes.items():
             self.register_buffer(f"{name}_mean", torch.zeros(size))
-            self.register_buffer(f"{name}_scale", torch.ones(size))
+            self.register_buffer(f"{name}_map", torch.eye(size))
 
     @property
     def site_count(self) -> int:
@@ -224,7 +235,7 @@ class PathMoments(nn.Module):
         return self.highest // 2
 
     def forward(self, links: Tensor, lattice: Lattice) -> StandardMoments:
-        """Standardized moments of links laid out as for :func:`path_moments`."""
+        """Decorrelated moments of links laid out as for :func:`path_moments`."""
         sites, ends, currents = self._moments(links, lattice)
         return StandardMoments(
             sites=self._standard("site", sites),
@@ -233,10 +244,10 @@ class PathMoments(nn.Module):
         )
 
     def _standard(self, name: str, values: Tensor) -> Tensor:
-        return (values - self._of(name, "mean")) / self._of(name)
+        return (values - self.get_buffer(f"{name}_mean")) @ self.get_buffer(f"{name}_map")
 
     def calibrate(self, batches: Sequence[tuple[Tensor, Lattice]]) -> None:
-        """Take bound, means and spreads from links and their lattices.
+        """Take bound, means, spreads and correlations from links and their lattices.
 
         Raises:
             InputError: When there are none.
@@ -246,30 +257,39 @@ class PathMoments(nn.Module):
             raise InputError("there are no links to standardize the moments with.")
         self.get_buffer("bound").fill_(4 * largest)
         count = 0
-        sums: dict[str, Tensor] = {}
+        sums: dict[str, tuple[Tensor, Tensor]] = {}
         for links, lattice in batches:
-            weight = links.shape[0] * lattice.n_sites
-            count += weight
+            count += links.shape[0] * lattice.n_sites
             moments = zip(("site", "link", "current"), self._moments(links, lattice), strict=True)
             for name, values in moments:
                 if values is not None:
                     flat = values.double().flatten(0, -2)
-                    found = weight * torch.stack([flat.mean(0), flat.square().mean(0)])
-                    sums[name] = sums[name] + found if name in sums else found
-        for name, total in sums.items():
-            mean, square = total / count
+                    share = links.shape[0] * lattice.n_sites / len(flat)
+                    found = (share * flat.sum(0), share * flat.mT @ flat)
+                    before = sums.get(name)
+                    sums[name] = (
+                        found if before is None else (before[0] + found[0], before[1] + found[1])
+                    )
+        for name, (total, products) in sums.items():
+            mean, square = total / count, products / count
             if name == "current":  # odd: a mean would break the symmetry
                 mean = torch.zeros_like(mean)
-            spread = (square - mean.square()).clamp(min=0).sqrt()
-            self._of(name, "mean").copy_(mean)
-            # What never changes is left alone, whatever rounding says of its spread.
-            self._of(name).copy_(torch.where(spread < 1e-5, 1.0, spread))
-
-    def _of(self, name: str, what: str = "scale") -> Tensor:
-        return self.get_buffer(f"{name}_{what}")
+            self.get_buffer(f"{name}_mean").copy_(mean)
+            covariance = square - mean[:, None] * mean
+            self.get_buffer(f"{name}_map").copy_(_decorrelation(covariance))
 
     def _moments(self, links: Tensor, lattice: Lattice) -> tuple[Tensor, Tensor, Tensor | None]:
         sites, ends = path_moments(links, lattice, self.highest, self.get_buffer("bound"))
         if not ends.is_complex():
             return sites, ends, None
         return sites, ends.real, ends.imag
+
+
+def _decorrelation(covariance: Tensor) -> Tensor:
+    """The matrix σ⁻¹ (C + λ)^(−1/2), for rows from the left."""
+    spread = covariance.diagonal().clamp(min=0).sqrt()
+    # What never changes is left alone, whatever rounding says of its spread.
+    spread = torch.where(spread < 1e-5, 1.0, spread)
+    values, vectors = torch.linalg.eigh(covariance / spread / spread[:, None])
+    root = (values.clamp(min=0) + _FLOOR).rsqrt()
+    return (vectors * root) @ vectors.mT / spread[:, None]
