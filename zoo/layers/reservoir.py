@@ -178,16 +178,19 @@ class Reservoir(nn.Module):
             drives = torch.matmul(self.coupling, inputs.transpose(1, 2))
         if len(self.bias):
             drives = drives + self.bias[:, None]
+        single = state.shape[1] == 1
+        if single:  # for which the product with a vector is faster
+            drives, state = drives[..., 0], state[:, 0]
         states = []
         for drive in drives.unbind():
-            if state.shape[1] == 1:  # for which the product with a vector is faster
-                new = torch.mv(matrix, state[:, 0])[:, None]
-            else:
-                new = torch.mm(matrix, state)
-            new = new.add_(drive).tanh_()
+            product = torch.addmv if single else torch.addmm
+            new = product(drive, matrix, state).tanh_()
             state = new if self.leak == 1 else torch.lerp(state, new, self.leak)
             states.append(state)
-        return torch.stack(states).transpose(1, 2), state.T
+        table = torch.stack(states)
+        if single:
+            return table[:, None], state[None]
+        return table.transpose(1, 2), state.T
 
     def step(self, hidden: Tensor, inputs: Tensor) -> Tensor:
         """One frame: hidden states ``[rows, n]`` and inputs ``[rows, inputs]`` to hidden states."""
