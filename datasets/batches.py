@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch import distributed as dist
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler, SequentialSampler
 
 from latticezoo.datasets.labelled import KINDS, LabelledData
 from latticezoo.simulate.noise import generator
@@ -166,20 +167,63 @@ class MixedSampler(EpochSampler):
         return np.concatenate(drawn) if drawn else np.empty(0, dtype=np.int64)
 
 
+class ProcessSampler(DistributedSampler[int]):
+    """The share of one of R processes that train together: every R-th sample of all.
+
+    The k-th batches of all processes, 1/R of the size each, are then the samples of the k-th batch
+    of a single process, and the mean of their gradients is its gradient. Lightning leaves a sampler
+    of this type as it is, where it would shuffle any other one anew.
+
+    Args:
+        whole: What a single process would go through.
+        processes: R.
+        rank: Number of this process.
+        even: Whether all processes get equally many samples, as training needs, by repeating the
+            first ones where R does not divide the number.
+    """
+
+    def __init__(self, whole: Sampler[int], processes: int, rank: int, even: bool) -> None:
+        super().__init__(cast(Any, whole), processes, rank, shuffle=False)
+        self.whole, self.even = whole, even
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of an epoch."""
+        if isinstance(self.whole, EpochSampler):
+            self.whole.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[int]:
+        order = list(self.whole)
+        if self.even:
+            order += order[: -len(order) % self.num_replicas]
+        return iter(order[self.rank :: self.num_replicas])
+
+    def __len__(self) -> int:
+        count = len(cast(Any, self.whole))
+        if self.even:
+            return -(-count // self.num_replicas)
+        return len(range(self.rank, count, self.num_replicas))
+
+
 def loader(
-    samples: Samples, batch_size: int, seed: int | None = None, random_share: float | None = None
+    samples: Samples,
+    batch_size: int,
+    seed: int | None = None,
+    random_share: float | None = None,
+    shared: bool = False,
 ) -> DataLoader[Batch]:
     """A loader of batches; shuffled when a seed is given, otherwise in order.
 
     Args:
         samples: The samples.
-        batch_size: Samples in a batch.
+        batch_size: Samples in a batch, of all processes together where they share the work.
         seed: Seed of the shuffling.
         random_share: Share of random configurations in every shuffled batch; as there are by
             default.
+        shared: Whether the processes of a parallel run, if this is one, divide the samples among
+            them; otherwise each gets all.
 
     Raises:
-        InputError: A share for which there are no samples.
+        InputError: A share for which there are no samples, or a batch that cannot be divided.
     """
     sampler: EpochSampler | None = None
     if seed is not None and random_share is None:
@@ -192,7 +236,23 @@ def loader(
                     f"{KINDS[number]} samples."
                 )
         sampler = MixedSampler(samples.kind, random_share, seed)
-    return DataLoader(samples, batch_size=batch_size, sampler=sampler, collate_fn=_as_it_is)
+    chosen: Sampler[int] | None = sampler
+    processes = _processes() if shared else 1
+    if processes > 1:
+        if batch_size % processes:
+            raise InputError(
+                f"a batch of {batch_size} samples cannot be divided among {processes} processes; "
+                "batch_size must be a multiple of their number."
+            )
+        batch_size //= processes
+        whole = SequentialSampler(samples) if sampler is None else sampler
+        chosen = ProcessSampler(whole, processes, dist.get_rank(), even=seed is not None)
+    return DataLoader(samples, batch_size=batch_size, sampler=chosen, collate_fn=_as_it_is)
+
+
+def _processes() -> int:
+    """Processes that train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def _as_it_is(batch: Any) -> Any:

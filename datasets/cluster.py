@@ -109,6 +109,7 @@ def _client(cluster: str, workers: int) -> Iterator[Any]:
                         n_workers=workers,
                         threads_per_worker=1,
                         memory_limit=None,
+                        silence_logs=logging.ERROR,
                         dashboard_address=None,
                         local_directory=folder,
                     )

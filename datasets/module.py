@@ -36,7 +36,7 @@ class LatticeData(LightningDataModule):
     so that a model can be built from them. Batches are :class:`~latticezoo.datasets.batches.Batch`.
 
     Args:
-        batch_size: Samples in a training batch.
+        batch_size: Samples in a training batch, of all processes together where several train.
         dtype: ``"float32"`` or ``"float64"``: type of the batches.
         seed: Seed of the split.
         shuffle_seed: Seed of the order of training samples; that of the split by default.
@@ -132,9 +132,16 @@ class LatticeData(LightningDataModule):
         self._data = data
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Training batches, shuffled by (shuffle_seed, epoch)."""
+        """Training batches, shuffled by (shuffle_seed, epoch); the share of this process."""
+        return self._train_loader(shared=True)
+
+    def training_batches(self) -> DataLoader[Batch]:
+        """All training batches, also where several processes train together."""
+        return self._train_loader(shared=False)
+
+    def _train_loader(self, shared: bool) -> DataLoader[Batch]:
         train = self.samples("train")
-        return loader(train, self.batch_size, self.shuffle_seed, self.random_share)
+        return loader(train, self.batch_size, self.shuffle_seed, self.random_share, shared)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[Any]:
         """Validation batches in the order of the file; none when the fraction is 0."""
@@ -151,7 +158,7 @@ class LatticeData(LightningDataModule):
     def _in_order(self, split: str) -> DataLoader[Batch] | list[Any]:
         samples = self.samples(split)
         # A larger batch changes no result where nothing is learned; a few are enough.
-        return loader(samples, 4 * self.batch_size) if len(samples) else []
+        return loader(samples, 4 * self.batch_size, shared=True) if len(samples) else []
 
     # ---- the data ------------------------------------------------------------------------------
 

@@ -128,13 +128,18 @@ class Budget(Callback):
         schedule = getattr(pl_module, "options", {}).get("schedule")
         endless = not math.isfinite(trainer.estimated_stepping_batches)
         self._lowers = schedule == "cosine" and endless
-        if self.clock.now >= self.budget:  # killed between its last step and its end
+        if self._now(trainer) >= self.budget:  # killed between its last step and its end
             trainer.should_stop = True
+
+    def _now(self, trainer: Trainer) -> float:
+        """Training time by the clock of the first process, which all of them go by."""
+        now = self.clock.now
+        return trainer.strategy.broadcast(now) if trainer.world_size > 1 else now
 
     def _set_learning_rate(self, trainer: Trainer) -> None:
         if not self._lowers:
             return
-        factor = 0.5 * (1 + math.cos(math.pi * min(self.clock.now / self.budget, 1.0)))
+        factor = 0.5 * (1 + math.cos(math.pi * min(self._now(trainer) / self.budget, 1.0)))
         for config in trainer.lr_scheduler_configs:
             scheduler = config.scheduler
             groups = scheduler.optimizer.param_groups
@@ -156,7 +161,7 @@ class Budget(Callback):
         batch_idx: int,
     ) -> None:
         """Stop when the time is over."""
-        if self.clock.now >= self.budget:
+        if self._now(trainer) >= self.budget:
             trainer.should_stop = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -24,6 +24,7 @@ from latticezoo.symmetry.errors import InputError
 from latticezoo.training.callbacks import AtomicCheckpointIO
 from latticezoo.training.names import data_record, read_config, resolve_arguments
 from latticezoo.training.parser_errors import readable
+from latticezoo.training.progress import TrainingProgress
 from latticezoo.training.runs import RunFolder, fingerprint, is_helper, write_json
 from latticezoo.training.threads import suited_threads, work
 from latticezoo.training.train import (
@@ -255,7 +256,10 @@ class LatticeCLI(LightningCLI):
         self.session = Session.open(self.folder, self.folder.path.name, budget, patience)
         callbacks = given.get("callbacks") or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
-        kwargs["callbacks"] = [*callbacks, *self.session.callbacks]
+        own = self.session.callbacks
+        if given.get("enable_progress_bar") is False:
+            own = [callback for callback in own if not isinstance(callback, TrainingProgress)]
+        kwargs["callbacks"] = [*callbacks, *own]
         kwargs["default_root_dir"] = str(self.folder.path)
         if given.get("logger") in (None, True):
             kwargs["logger"] = self._tensorboard()
@@ -332,6 +336,7 @@ class LatticeCLI(LightningCLI):
             raise InputError(
                 f"{command} needs weights: give --run FOLDER, or --ckpt_path FILE with the options."
             )
+        _check_one_process(command, self.trainer)
         check_checkpoint(model, read_checkpoint(ckpt_path))
         with plain_interrupts(self.trainer):
             (metrics,) = getattr(self.trainer, command)(
@@ -377,6 +382,7 @@ class LatticeCLI(LightningCLI):
             raise InputError(
                 "predict needs weights: give --run FOLDER, or --ckpt_path FILE with the options."
             )
+        _check_one_process("predict", self.trainer)
         check_checkpoint(model, read_checkpoint(ckpt_path))
         with plain_interrupts(self.trainer):
             batches: Any = self.trainer.predict(
@@ -394,6 +400,14 @@ class LatticeCLI(LightningCLI):
                 store(file, f"exact/{name}", exact.numpy())
             store(file, "kind", samples.kind.numpy())
         written(out)
+
+
+def _check_one_process(command: str, trainer: Trainer) -> None:
+    """Refuse several processes where nothing is trained: they would each write the result."""
+    if trainer.world_size > 1:
+        raise InputError(
+            f"{command} runs in one process, not in {trainer.world_size}; give --trainer.devices 1."
+        )
 
 
 def _from_init(command: str, arguments: list[str], scratch: Path) -> list[str]:

@@ -85,7 +85,7 @@ class RunFolder:
         return self.record().get("state") == "finished"
 
     def claim(self, identity: Mapping[str, Any]) -> None:
-        """Make this the folder of a run, or check that it is already.
+        """Make this the folder of a run, or check that it is already; the first process does.
 
         Args:
             identity: The options that decide the result, plain values.
@@ -93,6 +93,8 @@ class RunFolder:
         Raises:
             InputError: When the folder holds a run with other options, or other files.
         """
+        if is_helper():  # the first process looks, and may be writing at this moment
+            return
         record = self.record()
         if record:
             new = _plain(identity)
@@ -156,8 +158,12 @@ def _with_later_options(old: dict[str, Any], new: Mapping[str, Any]) -> dict[str
 
 
 def is_helper() -> bool:
-    """Whether this is a further process that Lightning started for a run on several devices."""
-    return int(os.environ.get("LOCAL_RANK", "0")) > 0 or int(os.environ.get("NODE_RANK", "0")) > 0
+    """Whether this is a further process of a run on several devices.
+
+    Lightning starts such processes itself, or torchrun, or srun; each has its own way to say so.
+    """
+    ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+    return any(int(os.environ.get(name, "0")) > 0 for name in ranks)
 
 
 def identity(

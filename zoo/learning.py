@@ -100,7 +100,7 @@ class Learner(LightningModule):
         data: Any = getattr(self.trainer, "datamodule", None)
         if hasattr(data, "statistics"):
             self.set_statistics(data.statistics())
-            self.calibrate(data.train_dataloader())
+            self.calibrate(getattr(data, "training_batches", data.train_dataloader)())
         else:
             batches: Any = self.trainer.train_dataloader
             self.set_statistics(batch_statistics(batches, self.task))
@@ -141,7 +141,15 @@ class Learner(LightningModule):
         """Lightning hook: the loss of a batch, logged as ``train/loss``."""
         loss = self.training_loss(batch)
         size = batch_size(batch)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
+        self.log(
+            "train/loss",
+            loss,
+            on_step=False,
+            on_epoch=True,
+            prog_bar=True,
+            batch_size=size,
+            sync_dist=True,
+        )
         return loss
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
@@ -172,7 +180,10 @@ class Learner(LightningModule):
     def _evaluation_step(self, stage: str, batch: Mapping[str, Any]) -> None:
         outputs = self.evaluation_outputs(batch)
         loss = self.loss(outputs, batch)
-        self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=batch_size(batch))
+        size = batch_size(batch)
+        self.log(
+            f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=size, sync_dist=True
+        )
         kind = batch.get("kind")
         for field in self.task.targets:
             errors = self._errors(field, outputs, batch)
