@@ -33,6 +33,7 @@ from latticezoo.zoo.layers.flags import (
     per_flag,
 )
 from latticezoo.zoo.layers.loop_graph import Inputs
+from latticezoo.zoo.layers.path_moments import PathMoments, StandardMoments
 from latticezoo.zoo.registry import register
 
 
@@ -43,6 +44,7 @@ class _Read:
     features: Matrices
     around: Surroundings
     numbers: Tensor
+    moments: StandardMoments | None
 
 
 @register("gauge_gnn")
@@ -62,13 +64,18 @@ class GaugeGNN(GaugeModel):
     odd number per plaquette, so without divergence; forces of SU(2) are covariant vectors. Forces
     that are paired with the links are by default minus the Lie derivatives of a learned energy.
 
+    With ``path_moments`` the sums over all closed paths up to a length go in as numbers, and are
+    read out directly as well (:mod:`~latticezoo.zoo.layers.path_moments`): fermions at low
+    temperature see loops of any length.
+
     Presets:
         ``compact``: three layers of 8 channels (SU(2)).
+        ``moments``: two layers, with path moments up to order 47 in place of Polyakov loops.
         ``paper``: six layers of 16 channels.
 
     Args:
         task: What to learn.
-        preset: ``"compact"`` or ``"paper"``.
+        preset: ``"compact"``, ``"moments"`` or ``"paper"``.
         channels: Channels of the features of a flag.
         layers: Number of layers.
         products: Pairs of matrices that a layer multiplies.
@@ -76,6 +83,8 @@ class GaugeGNN(GaugeModel):
         leaves: Whether the plaquettes go in. Otherwise the start is the identity alone, and layers
             carry link features around plaquettes to make them.
         polyakov: Whether Polyakov loops go in. Without them the network is local.
+        path_moments: Highest order of the path moments that go in, 3 or more, or 0 for none. They
+            are decorrelated by the training data.
         normalization: ``"rms"`` rescales features before they are multiplied, ``"none"`` does not.
         output: Where forces are paired with the links: ``"energy"`` or ``"direct"``.
         **training: Learning rate, optimizer, schedule: see
@@ -94,10 +103,12 @@ class GaugeGNN(GaugeModel):
             "hidden": 16,
             "leaves": True,
             "polyakov": True,
+            "path_moments": 0,
             "normalization": "rms",
             "output": "energy",
             "learning_rate": 3e-3,
         },
+        "moments": {"layers": 2, "polyakov": False, "path_moments": 47},
         "paper": {"channels": 16, "layers": 6, "products": 16, "hidden": 32, "learning_rate": 1e-3},
     }
     groups: ClassVar = ("Z2", "U1", "SU2")
@@ -113,6 +124,7 @@ class GaugeGNN(GaugeModel):
         hidden: int | None = None,
         leaves: bool | None = None,
         polyakov: bool | None = None,
+        path_moments: int | None = None,
         normalization: str | None = None,
         output: str | None = None,
         **training: Any,
@@ -127,6 +139,7 @@ class GaugeGNN(GaugeModel):
                 "hidden": hidden,
                 "leaves": leaves,
                 "polyakov": polyakov,
+                "path_moments": path_moments,
                 "normalization": normalization,
                 "output": output,
             },
@@ -143,8 +156,10 @@ class GaugeGNN(GaugeModel):
         self.check_task()
         self.has_charge = self.task.gauge != "Z2"
         width = options["channels"]
+        self.moments = PathMoments(options["path_moments"]) if options["path_moments"] else None
+        paths = self.moments.site_count + self.moments.link_count if self.moments else 0
         loops = bool(options["leaves"]) + 2 * bool(options["polyakov"])
-        self.number_input = Inputs(loops + len(self.scalars), width)
+        self.number_input = Inputs(loops + len(self.scalars) + paths, width)
         if self.has_charge and loops:
             self.charged_input = fan_in_linear(loops, width, 1.0, bias=False)
         self.blocks = nn.ModuleList(
@@ -176,6 +191,11 @@ class GaugeGNN(GaugeModel):
             self.fix_zero(self.site_head)
         if counts["link"]:
             self.link_head = fan_in_linear(seen + hidden, counts["link"], 0.3)
+        if self.moments and counts["link"]:
+            ends = self.moments.link_count
+            self.link_series = fan_in_linear(ends, counts["link"], 0.3, bias=False)
+        if self.moments and local and self.moments.site_count:
+            self.site_series = fan_in_linear(self.moments.site_count, local, 0.3, bias=False)
         if odd:
             self.odd_head = fan_in_linear(width, odd, 0.3, bias=False)
             self.odd_gate = fan_in_linear(seen + hidden, odd, 0.3)
@@ -189,7 +209,7 @@ class GaugeGNN(GaugeModel):
 
     def features(self, fields: Mapping[str, Tensor], lattice: Lattice) -> _Read:
         """Features of all flags after all layers."""
-        links = fields[self.links.name]
+        links = self.complex_links(fields[self.links.name])
         group = str(self.task.gauge)
         around = Surroundings.of(links, lattice, group)
         inputs = [around.leaf] if self.options["leaves"] else []
@@ -200,6 +220,10 @@ class GaugeGNN(GaugeModel):
         scalars = [
             fields[field.name][:, :, None, None].expand(-1, -1, -1, 8, -1) for field in self.scalars
         ]
+        moments = None
+        if self.moments:
+            moments = self.moments(links, lattice)
+            scalars += self._paths(moments, lattice)
         values = self._start(inputs, scalars, around)
         for block in self.blocks:
             values = block(values, around)
@@ -210,7 +234,19 @@ class GaugeGNN(GaugeModel):
             a, b = self.pairs(values.charged).chunk(2, dim=-1)
             numbers = torch.cat([numbers, (a * b).sum(2, keepdim=True)], -1)
         numbers = torch.cat([numbers, F.silu(self.shown(numbers))], -1)
-        return _Read(values, around, numbers[:, :, 0])
+        return _Read(values, around, numbers[:, :, 0], moments)
+
+    @staticmethod
+    def _paths(moments: StandardMoments, lattice: Lattice) -> list[Tensor]:
+        """Path moments of the sites, and of the link along e1, at all flags."""
+        target, ways = lattice.link_target, []
+        for way in (0, 1):  # a moment has no direction: there and back at once
+            back = torch.empty_like(moments.links[:, :, way])
+            back[:, target[:, way]] = moments.links[:, :, way]
+            ways += [moments.links[:, :, way], back]
+        along = torch.stack(ways, 2)[:, :, [e1 for e1, _ in FLAGS]]  # [B, N, 8, K]
+        sites = moments.sites[:, :, None].expand(-1, -1, 8, -1)
+        return [sites[:, :, None], along[:, :, None]]
 
     def _start(
         self, loops: list[Matrices], scalars: list[Tensor], around: Surroundings
@@ -230,21 +266,31 @@ class GaugeGNN(GaugeModel):
 
     def local_energies(self, features: _Read) -> Tensor:
         """Standardized energies ``[batch, sites]``."""
-        return self.site_head(features.numbers).mean(2)[..., -1]
+        return self._site_values(features)[..., -1]
+
+    def _site_values(self, features: _Read) -> Tensor:
+        """Numbers of the sites ``[B, N, n]``."""
+        found = self.site_head(features.numbers).mean(2)
+        if features.moments is not None and hasattr(self, "site_series"):
+            found = found + self.site_series(features.moments.sites)
+        return found
 
     def read(self, features: _Read) -> dict[str, Tensor]:
         """Standardized values of all targets that are read out directly."""
         found: dict[str, Tensor] = {}
         if local := [*self.direct("global"), *self.direct("site")]:
-            sites = self.site_head(features.numbers).mean(2)
+            sites = self._site_values(features)
             widths = [self._channels(field.name) for field in local]
             parts = sites[..., : sum(widths)].split(widths, dim=-1)
             for field, part in zip(local, parts, strict=True):
                 found[field.name] = 8 * part.mean(1) if field.support == "global" else part
         if links := self.direct("link"):
             ends = self.link_head(features.numbers).unflatten(2, (4, 2)).mean(3)  # [B, N, 4, n]
-            values = _meet(ends, features.around.lattice).unbind(-1)
-            found |= {field.name: part for field, part in zip(links, values, strict=True)}
+            values = _meet(ends, features.around.lattice)
+            if features.moments is not None:
+                values = values + self.link_series(features.moments.links)
+            parts = values.unbind(-1)
+            found |= {field.name: part for field, part in zip(links, parts, strict=True)}
         odd = [*self.direct("current"), *self.direct("adjoint")]
         if odd:
             charged = features.features.charged
@@ -292,7 +338,7 @@ class GaugeGNN(GaugeModel):
         """A cell for every layer, and the corners of plaquettes; all with Polyakov loops."""
         if self.options["polyakov"]:
             return math.inf
-        radius = self.options["layers"] + 3.0
+        radius = self.options["layers"] + (max(3.0, self.moments.reach) if self.moments else 3.0)
         return 2 * radius if self.derived else radius
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -16,6 +16,7 @@ from latticezoo.symmetry.lattices import Lattice
 from latticezoo.symmetry.tasks import Task
 from latticezoo.zoo.energy_model import EnergyModel
 from latticezoo.zoo.layers.energies import Energy, negative_gradient
+from latticezoo.zoo.layers.path_moments import PathMoments
 
 OUTPUTS = ("energy", "direct")
 
@@ -109,6 +110,24 @@ class GaugeModel(EnergyModel):
         """Do not train the zero of an energy of which the targets are derivatives alone."""
         sees_zero = [kind for kind in self.kinds.values() if kind in ("global", "site")]
         head.bias.requires_grad_(bool(sees_zero))
+
+    def complex_links(self, links: Tensor) -> Tensor:
+        """Links in the type of their group, also where a real number was meant for U(1)."""
+        if self.task.gauge != "Z2" and not links.is_complex():
+            return torch.complex(links, torch.zeros_like(links))
+        return links
+
+    def calibrate(self, batches: Iterable[Mapping[str, Any]]) -> None:
+        """Decorrelate the path moments by the training batches, where they go in."""
+        moments = getattr(self, "moments", None)
+        if not isinstance(moments, PathMoments):
+            return
+        given = []
+        for batch in batches:
+            links = self._cast(batch["fields"][self.links.name].to(self.device))
+            given.append((self.complex_links(links), batch["lattice"]))
+        with torch.no_grad():
+            moments.calibrate(given)
 
     # ---- evaluation ----------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ Rayat and Chern, arXiv:2605.03901, describe the idea; the layers here are this l
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -208,7 +208,7 @@ class WilsonGNN(GaugeModel):
         self, fields: Mapping[str, Tensor], lattice: Lattice
     ) -> tuple[LoopFeatures, StandardMoments | None]:
         """Features of all places at the start, and the path moments."""
-        links = self._complex(fields[self.links.name])
+        links = self.complex_links(fields[self.links.name])
         loops = _on_torus(plaquettes(links, lattice)[..., None], lattice)
         sites = [
             _on_torus(fields[field.name], lattice)[..., None, :].expand(-1, -1, -1, 2, -1)
@@ -247,23 +247,6 @@ class WilsonGNN(GaugeModel):
         if self.current_input is not None:
             currents = currents + self.current_input(torch.cat(odd, -1))
         return replace(given, circulations=circulations, currents=currents), moments
-
-    def _complex(self, links: Tensor) -> Tensor:
-        """Links in the type of their group, also where a real number was meant for U(1)."""
-        if self.has_odd and not links.is_complex():
-            return torch.complex(links, torch.zeros_like(links))
-        return links
-
-    def calibrate(self, batches: Iterable[Mapping[str, Any]]) -> None:
-        """Standardize the path moments by the training batches, where they go in."""
-        if not self.moments:
-            return
-        given = []
-        for batch in batches:
-            links = self._cast(batch["fields"][self.links.name].to(self.device))
-            given.append((self._complex(links), batch["lattice"]))
-        with torch.no_grad():
-            self.moments.calibrate(given)
 
     def local_energies(self, features: _Read) -> Tensor:
         """Standardized energies ``[batch, sites]``."""

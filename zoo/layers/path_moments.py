@@ -1,4 +1,4 @@
-r"""Chebyshev moments of the hopping matrix of Abelian links: sums over all closed paths.
+r"""Chebyshev moments of the hopping matrix of gauge links: sums over all closed paths.
 
 With h the hopping matrix of the links, :math:`h_{i,i+\mu} = U_{i,\mu}` and its adjoint, and s a
 bound of its spectrum, the moments are
@@ -8,10 +8,10 @@ bound of its spectrum, the moments are
     k^{(n)}_{ij} = U_{ij}\, [T_n(h/s)]_{ji} \quad (n\ \mathrm{odd}).
 
 A power :math:`h^n` sums over all paths of n steps, each with the product of its links. Local
-transformations act on h as :math:`g h g^\dagger`, so both are exact invariants, and they hold every
-closed path of up to n + 1 links through the site or link, those around a small torus included. On
-links the real part is even and the imaginary part odd under charge conjugation, and under a change
-of the direction in which the link is traversed.
+transformations act on h as :math:`g h g^\dagger`, so both (for SU(2) their traces) are exact
+invariants. They hold every closed path of up to n + 1 links through the site or link, those around
+a small torus included. On links the real part is even and the imaginary part odd under charge
+conjugation, and under a change of the direction in which the link is traversed.
 
 The occupation of fermions is a function of h, so site densities and link correlators are linear in
 these moments: with the coefficients of the Fermi function this is the kernel polynomial method
@@ -63,97 +63,121 @@ def path_moments(
     grows as the number of sites × ``highest``³, and memory (without gradients) as that of sites.
 
     Args:
-        links: Z2 (real) or U(1) (complex) links ``[batch, sites, 2]`` of a square lattice.
+        links: Z2 (real) or U(1) (complex) links ``[batch, sites, 2]`` of a square lattice, or SU(2)
+            links ``[batch, sites, 2, 2, 2]``.
         lattice: Where they live; at least three sites along each side.
         highest: Highest order n.
         bound: s, a bound of the spectrum of h: 4 times the largest modulus of a link.
 
     Returns:
         Moments of the sites ``[batch, sites, len(site_orders(highest))]``, real, and of the links
-        ``[batch, sites, 2, len(link_orders(highest))]``, of the type of the links.
+        ``[batch, sites, 2, len(link_orders(highest))]``: complex for U(1), else real; of SU(2) the
+        traces over two.
     """
+    given = links if links.dim() == 5 else links[..., None, None]
     covered = all(size <= highest + 2 for size in lattice.shape)
-    if covered and lattice.n_sites <= _MATRIX_SITES:
-        sites, ends = _by_matrices(links / bound, lattice, highest)
-    else:
-        sites, ends = _by_windows(links / bound, lattice, highest)
-    none = links[..., 0, None][..., :0]
-    return (
-        torch.stack(sites, -1) if sites else (none.real if none.is_complex() else none),
-        links[..., None] * torch.stack(ends, -1) if ends else links[..., None][..., :0],
-    )
+    build = _by_matrices if covered and lattice.n_sites <= _MATRIX_SITES else _by_windows
+    sites, ends = build(given, lattice, highest, 1 / bound)
+    none = links.real.flatten(2)[..., :0]
+    found = torch.stack(sites, -1) if sites else none
+    along = torch.stack(ends, -1)
+    return found, along.real if links.dim() == 5 else along
 
 
-def _by_matrices(
-    links: Tensor, lattice: Lattice, highest: int
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Diagonals ``[batch, sites]`` and elements of links ``[batch, sites, 2]`` of T_n(h).
+Moments = tuple[list[Tensor], list[Tensor]]
+
+
+def _by_matrices(links: Tensor, lattice: Lattice, highest: int, scale: Tensor | float) -> Moments:
+    """Moments of sites ``[batch, sites]`` and links ``[batch, sites, 2]``, of links with colours.
 
     They need T_n to half the highest order: T_2n = 2 T_n² − 1, T_2n+1 = 2 T_n+1 T_n − T_1.
     """
-    start = torch.arange(lattice.n_sites, device=links.device)
+    batch, count, colours = len(links), lattice.n_sites, links.shape[-1]
+    start = torch.arange(count, device=links.device)
     target = lattice.link_target.to(links.device)
-    h = links.new_zeros(len(links), lattice.n_sites, lattice.n_sites)
-    for way in (0, 1):
-        h[:, start, target[:, way]] = links[..., way]
-        h[:, target[:, way], start] = links[..., way].conj()
-    twice, last, before = 2 * h, h, torch.eye(lattice.n_sites, dtype=h.dtype, device=h.device)
-    before = before.expand_as(h)
+    h = links.new_zeros(batch, count, colours, count, colours)
+    for way in (0, 1):  # indexed axes come first
+        hop = scale * links[:, :, way].movedim(1, 0)
+        h[:, start, :, target[:, way]] = hop
+        h[:, target[:, way], :, start] = hop.mH
+    size = count * colours
+    h = h.view(batch, size, size)
+    twice, last = 2 * h, h
+    before = torch.eye(size, dtype=h.dtype, device=h.device).expand_as(h)
+    first = scale * (links.real.square() + links.imag.square() if links.is_complex() else links**2)
+    first = first.sum((-1, -2)) / colours  # of T_1
     sites, ends = [], []
     for order in range(1, (highest + 1) // 2 + 1):  # last is T_order
         if order > 1:
             before, last = last, torch.baddbmm(before, twice, last, beta=-1)
             if 2 * order - 1 in link_orders(highest):  # T is Hermitian: sums along rows
-                rows = [
-                    torch.linalg.vecdot(before, last.index_select(1, target[:, way]))
+                here, there = (x.view(batch, count, colours, size) for x in (before, last))
+                carried = [
+                    _times(links[:, :, way], there.index_select(1, target[:, way]))
                     for way in (0, 1)
                 ]
-                ends.append(2 * torch.stack(rows, -1) - links.conj())
+                sums = [torch.linalg.vecdot(here.flatten(2), x.flatten(2)) for x in carried]
+                ends.append(2 / colours * torch.stack(sums, -1) - first)
         if 2 * order in site_orders(highest):
             square = last.real.square() + last.imag.square() if last.is_complex() else last.square()
-            sites.append(2 * square.sum(-1) - 1)
+            sites.append(2 * square.sum(-1).view(batch, count, colours).mean(-1) - 1)
     return sites, ends
 
 
-def _by_windows(links: Tensor, lattice: Lattice, highest: int) -> tuple[list[Tensor], list[Tensor]]:
+def _times(one: Tensor, two: Tensor) -> Tensor:
+    """Products of matrices on the last axes, for one colour without the matrix product."""
+    return one * two if one.shape[-1] == 1 else one @ two
+
+
+def _by_windows(links: Tensor, lattice: Lattice, highest: int, scale: Tensor | float) -> Moments:
     """What :func:`_by_matrices` gives, by the recursion of columns on windows of the torus."""
     index = _windows(lattice, (highest + 2) // 2).to(links.device)
     # Some columns at a time, as many as stay in the cache of a processor.
     columns = max(1, _CACHED // index[..., 0].numel())
-    samples, sites = [], []
-    for one in links.split(max(1, columns // lattice.n_sites)):
-        parts = [_columns(2 * one, part, highest) for part in index.split(columns, -1)]
-        samples.append([torch.cat(same, 1) for same in zip(*(p[0] for p in parts), strict=True)])
-        sites.append([torch.cat(same, 1) for same in zip(*(p[1] for p in parts), strict=True)])
-    return (
-        [torch.cat(same) for same in zip(*samples, strict=True)],
-        [torch.cat(same) for same in zip(*sites, strict=True)],
-    )
+    sites, ends = [], []
+    for some in links.split(max(1, columns // lattice.n_sites)):
+        parts = [_columns(some, part, highest, scale) for part in index.split(columns, -1)]
+        for kept, place in ((sites, 0), (ends, 1)):
+            kept.append(
+                [torch.cat(same, 1) for same in zip(*(p[place] for p in parts), strict=True)]
+            )
+    together = [[torch.cat(same) for same in zip(*kept, strict=True)] for kept in (sites, ends)]
+    return together[0], together[1]
 
 
-def _columns(links: Tensor, index: Tensor, highest: int) -> tuple[list[Tensor], list[Tensor]]:
-    """Moments of the sites whose windows are given ``[w1, w2, n]``; links are those of 2 h."""
-    # From here on [width, height, batch, sites]: shifts move whole blocks of memory.
-    ahead = [links[..., way][:, index].movedim(0, 2) for way in (0, 1)]
-    behind = [torch.roll(ahead[way].conj().resolve_conj(), 1, way) for way in (0, 1)]
+def _columns(links: Tensor, index: Tensor, highest: int, scale: Tensor | float) -> Moments:
+    """Moments of the sites whose windows are given, ``[w1, w2, n]``."""
+    colours = links.shape[-1]
+    # From here on [width, height, batch, sites(, colours)]: shifts move whole blocks of memory.
+    ahead = [(2 * scale * links[:, :, way])[:, index].movedim(0, 2) for way in (0, 1)]
+    behind = [torch.roll(hop.mH, 1, way).resolve_conj() for way, hop in enumerate(ahead)]
+    if colours == 1:
+        ahead, behind = ([hop[..., 0, 0] for hop in hops] for hops in (ahead, behind))
+
+    def add(total: Tensor, hop: Tensor, column: Tensor) -> Tensor:
+        return torch.addcmul(total, hop, column) if colours == 1 else total + hop @ column
 
     def step(column: Tensor, total: Tensor) -> Tensor:
         """2 h times the columns, and a total that is added."""
         for way in (0, 1):
-            total = torch.addcmul(total, ahead[way], torch.roll(column, -1, way))
-            total = torch.addcmul(total, behind[way], torch.roll(column, 1, way))
+            total = add(total, ahead[way], torch.roll(column, -1, way))
+            total = add(total, behind[way], torch.roll(column, 1, way))
         return total
 
     before = torch.zeros_like(ahead[0])
-    before[0, 0] = 1.0
+    before[0, 0] = 1.0 if colours == 1 else torch.eye(colours, dtype=before.dtype)
     column = 0.5 * step(before, torch.zeros_like(before))
+    own = links[:, index[0, 0]]
     sites, ends = [], []
     for order in range(2, highest + 1):
         before, column = column, step(column, -before)
         if order in link_orders(highest):
-            ends.append(torch.stack([column[1, 0], column[0, 1]], -1))
+            there = torch.stack([column[1, 0], column[0, 1]], 2)
+            there = there[..., None, None] if colours == 1 else there
+            ends.append((own * there.mT).sum((-1, -2)) / colours)
         elif order in site_orders(highest):
-            sites.append(column[0, 0].real if column.is_complex() else column[0, 0])
+            here = column[0, 0].real if column.is_complex() else column[0, 0]
+            sites.append(here if colours == 1 else here.diagonal(dim1=-2, dim2=-1).mean(-1))
     return sites, ends
 
 
