@@ -166,6 +166,27 @@ def valid_time(error: Tensor, limit: float = VALID) -> float:
     return k - 1 + (limit - before) / (after - before)
 
 
+def valid_time_error(
+    predicted: Tensor, true: Tensor, spread: float, resamples: int = 200, seed: int = 0
+) -> float:
+    """Standard error of :func:`valid_time` by resampling the runs; infinite where a set has none.
+
+    Args:
+        predicted: ``[K, T]``.
+        true: ``[K, T]``.
+        spread: As :func:`prediction_error`.
+        resamples: Number of drawn sets.
+        seed: Of what is drawn.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    found = []
+    for _ in range(resamples):
+        rows = torch.randint(len(true), (len(true),), generator=draw)
+        found.append(valid_time(prediction_error(predicted[rows], true[rows], spread)))
+    times = torch.tensor(found, dtype=torch.float64)
+    return float(times.std()) if bool(times.isfinite().all()) else float("inf")
+
+
 @dataclass(frozen=True)
 class Climate:
     """Numbers that describe a set of runs, times in frames.

@@ -265,7 +265,8 @@ def _climate(label: str, entry: Mapping[str, Any]) -> str:
         words += f"; total variation between the histograms {entry['total_variation']:.3f}"
     if "valid_lyapunov" in entry:
         words += (
-            f"; predictions stay within half the spread for {entry['valid_frames']:.1f} frames, "
+            f"; predictions stay within half the spread for "
+            f"{entry['valid_frames']:.1f} ± {entry['valid_frames_error']:.1f} frames, "
             f"{entry['valid_lyapunov']:.2f} Lyapunov times"
         )
     return words + "."

@@ -234,7 +234,14 @@ def _of_a_number(network: SequenceModel, data: SeriesData, picture: Path) -> dic
         for key, words in _CLIMATE.items()
         if key in row and np.isfinite([row[key], row[f"{key}_error"]]).all()
     ]
-    kept = ("total_variation", "valid_frames", "valid_lyapunov", "diverged", "frames_per_second")
+    kept = (
+        "total_variation",
+        "valid_frames",
+        "valid_frames_error",
+        "valid_lyapunov",
+        "diverged",
+        "frames_per_second",
+    )
     return {
         "replicas": ROLL_OUTS,
         "steps": FRAMES,

@@ -178,6 +178,9 @@ class SeriesResults:
         seconds = time.perf_counter() - begin
         error = climate.prediction_error(found[:, : self.ahead], self.futures, self.spread)
         row: dict[str, Any] = self._valid(error)
+        row["valid_frames_error"] = climate.valid_time_error(
+            found[:, : self.ahead], self.futures, self.spread
+        )
         row["frames_per_second"] = found.numel() / seconds
         # Written so that NaN, too, is beyond.
         kept = (found.abs() <= DIVERGED * self.spread).all(1)

@@ -95,3 +95,18 @@ def test_standard_errors_follow_the_runs():
     assert again == pytest.approx(found, rel=1e-6)
     with pytest.raises(InputError, match="over 1 run"):
         climate.standard_errors(series[:1], 60)
+
+
+def test_the_error_of_a_valid_time_follows_the_runs():
+    """Errors that grow in time by a rate of each run: t = limit / root of the mean square rate."""
+    rates = torch.linspace(0.01, 0.03, 40, dtype=torch.float64)
+    true = torch.zeros(40, 100, dtype=torch.float64)
+    predicted = rates[:, None] * torch.arange(1, 101, dtype=torch.float64)
+    squares = rates.square()
+    time = climate.valid_time(climate.prediction_error(predicted, true, 1.0))
+    assert time == pytest.approx(0.5 / float(squares.mean().sqrt()), rel=1e-9)
+    # δt / t is half the relative error of the mean square rate.
+    expected = time / 2 * float(squares.std() / 40**0.5 / squares.mean())
+    found = climate.valid_time_error(predicted, true, 1.0, resamples=400)
+    assert found == pytest.approx(expected, rel=0.15)
+    assert climate.valid_time_error(true, true, 1.0) == math.inf
