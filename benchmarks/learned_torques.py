@@ -140,7 +140,7 @@ def draw(out: Path) -> Path:
                 ax.axvline(100 * floor["share"], color="black", ls="--", lw=1, label=text)
             ax.set(title=entry["set"], xlabel="error, % of the rms torque")
             ax.set_yticks(range(len(rows)), [row["model"] for row in rows])
-            ax.legend(loc="lower right", fontsize=7)
+            ax.legend(loc="upper right", fontsize=7)
     return picture
 
 
