@@ -153,7 +153,8 @@ def check_layout(field: Field, values: Tensor, lattice: Lattice) -> None:
     shape = tuple(values.shape)[1:]
     if shape in {value_shape(field, lattice, matrices) for matrices in (False, True)}:
         return
-    wanted = ", ".join(map(str, ("batch", *value_shape(field, lattice))))
+    matrices = field.internal == "link" and len(shape) == 4
+    wanted = ", ".join(map(str, ("batch", *value_shape(field, lattice, matrices))))
     raise InputError(
         f"field {field.name!r} on {lattice} needs values of shape [{wanted}], "
         f"but they have shape {list(values.shape)}."
