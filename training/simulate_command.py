@@ -10,7 +10,10 @@ which win; values inside a section have dots:
 
 Displacements move by Langevin dynamics, spins by Landau–Lifshitz–Gilbert dynamics (name: llg),
 gauge links as link spins (name: link_spins), as rotors (link_rotors), or by flips of Z2 links
-(kinetic_monte_carlo).
+(kinetic_monte_carlo). Time series go on without forces where the settings name their data:
+
+  latticezoo simulate roll_out.yaml --model transformer.chaotic_holstein --dynamics.noise 1
+
 --model is "exact", the name of pretrained weights, a checkpoint, or a run folder. The folder --out
 receives the trajectory (HDF5), a summary (JSON) and pictures. Where the model is an ensemble, the
 spread of its forces (rms and largest) is recorded along the run. The same command goes on with a
@@ -95,12 +98,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def dotted_heads() -> tuple[str, ...]:
     """Sections of the settings whose values are options too."""
-    return ("system", "initial", "dynamics", "observers", "checkpoint")
+    return ("system", "initial", "dynamics", "observers", "checkpoint", "data")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from latticezoo.training.names import read_config
+    from latticezoo.training.series_runs import SeriesPlan
     from latticezoo.training.settings import merge
     from latticezoo.training.train import written
 
@@ -117,7 +121,9 @@ def run(arguments: argparse.Namespace) -> int:
         options["lattice"] = _resized(given.get("lattice"), options["lattice"])
     if "system" in dotted and isinstance(given.get("system"), str):
         given["system"] = {"name": given["system"]}
-    plan = Plan.make(merge(merge(given, options), dotted))
+    settings = merge(merge(given, options), dotted)
+    plan: Plan | SeriesPlan
+    plan = SeriesPlan.make(settings) if "data" in settings else Plan.make(settings)
     stem = Path(arguments.settings).stem if arguments.settings else "simulation"
     label = Path(plan.model).name or "model"
     out = arguments.out or Path("simulations") / f"{stem}-{label}"

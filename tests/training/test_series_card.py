@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from latticezoo.simulate.trajectory import open_trajectory
 from latticezoo.training.card_check import check_card, missing
 from latticezoo.training.cli import main
 from latticezoo.zoo import load_pretrained
@@ -121,3 +122,42 @@ def test_a_card_of_a_field_on_sites(command):
     assert -1 < exact["correlation C(1)"] < 1
     network = load_pretrained(f"local-dir:{card}")
     assert network.registry_name == "echo_state"
+
+
+def test_a_network_goes_on_alone_and_resumes(compared, command):
+    run = compared / "members" / "autoregression"
+    plan = ["simulate", "--data.name", "chaotic_holstein", *CHAIN_WORDS[2:], "--model", run]
+    noisy = [*plan, "--dynamics.noise", 1, "--replicas", 2]
+    assert command(*noisy, "--steps", 60, "--out", "whole")[0] == 0
+    summary = json.loads(Path("whole/summary.json").read_text())
+    assert summary["true_frames"] == 40
+    assert summary["time"] == 180.0
+    assert summary["dynamics"] == {"name": "roll_out", "noise": 1.0, "dt": 3.0}
+    assert summary["climate"]["std"] > 0
+    assert Path("whole/roll_out.png").stat().st_size > 5_000
+    assert command(*noisy, "--steps", 20, "--out", "part")[0] == 0
+    assert command(*noisy, "--steps", 60, "--out", "part")[0] == 0
+    frames = [load_trajectory(f"{name}/trajectory.h5") for name in ("whole", "part")]
+    assert frames[0].shape == (7, 2, 1)
+    assert torch.equal(*frames)
+
+
+def load_trajectory(path):
+    """The frames ``[T, R, C]``."""
+    with open_trajectory(path) as trajectory:
+        return torch.as_tensor(trajectory.fields["delta_n"][:])
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (["--dynamics.noise", "-1"], "noise is -1"),
+        (["--dynamics.name", "langevin"], "unknown dynamics of a series"),
+        (["--steps", "0"], "steps is 0"),
+        (["--data.order", "delta_Q"], "or with other fields"),
+        (["--data.name", "holstein"], "needs data of a time series"),
+    ],
+)
+def test_a_roll_out_that_cannot_be_is_refused(compared, refused, change, sentence):
+    run = compared / "members" / "autoregression"
+    assert sentence in refused("simulate", "roll_out.yaml", "--model", run, *change)
