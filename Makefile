@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help setup demo test test-slow lint format bench clean
+.PHONY: help setup demo test test-slow lint format bench docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make test-slow  the long checks"
 	@echo "make lint       ruff and mypy"
 	@echo "make bench      measure speeds and rewrite benchmarks/*.json"
+	@echo "make docs       the reference of all public names, as pages in build/reference"
 	@echo "make clean      remove .venv, caches and demo/"
 
 setup: $(STAMP)
@@ -51,6 +52,9 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+docs: $(STAMP)
+	$(BIN)/python -m latticezoo.training.reference --out build/reference
 
 clean:
 	rm -rf $(VENV) build demo .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info

@@ -55,11 +55,17 @@ class Dynamics(Protocol):
     """
 
     @property
-    def dt(self) -> float: ...
+    def dt(self) -> float:
+        """Time step."""
+        ...
 
-    def start(self, state: State) -> State: ...
+    def start(self, state: State) -> State:
+        """The state with all that steps need, such as momenta."""
+        ...
 
-    def step(self, state: State, forces: Forces) -> State: ...
+    def step(self, state: State, forces: Forces) -> State:
+        """One step."""
+        ...
 
 
 @dataclass(frozen=True)

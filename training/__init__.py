@@ -1,0 +1,1 @@
+"""Fitting, comparing, measuring and publishing networks, and the command line."""

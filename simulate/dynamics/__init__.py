@@ -1,0 +1,1 @@
+"""Dynamics: how fields move in forces, or by their own equations."""

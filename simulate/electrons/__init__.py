@@ -1,0 +1,1 @@
+"""Electronic structure: what electrons do in given classical fields."""

@@ -29,6 +29,20 @@ _LEAST = 96  # vectors in a block: shorter rows gather slowly
 
 @dataclass(frozen=True)
 class Problem:
+    """What is asked of the electrons, apart from the spins that they meet.
+
+    Attributes:
+        hoppings: One Hamiltonian without spins for every boundary twist.
+        temperature: Temperature of the electrons.
+        n_electrons: Their fixed number, or None.
+        mu: The fixed chemical potential, or None.
+        window: Interval that holds the spectrum.
+        order: Highest Chebyshev moment.
+        n_random: Random vectors in place of exact traces, or None.
+        spacing: Distance of the sites that share a random vector.
+        seed: Of the random vectors.
+    """
+
     hoppings: tuple[ShellHopping, ...]
     temperature: float
     n_electrons: float | None
@@ -41,6 +55,7 @@ class Problem:
 
     @property
     def sites(self) -> int:
+        """Number of sites N."""
         return self.hoppings[0].lattice.n_sites
 
     def series(self, mu: float) -> tuple[Array, Array]:
@@ -94,6 +109,7 @@ def columns(problem: Problem, batch: int, device: torch.device, count: int) -> i
 
 
 def solve_exactly(problem: Problem, blocks: Tensor) -> list[Row]:
+    """What the electrons do, by exact traces: one row a configuration of blocks ``[B, …]``."""
     batch = len(blocks)
     moments = blocks.real.new_zeros(batch, problem.order + 1, problem.sites, 4)
     size = math.ceil(columns(problem, batch, blocks.device, 2 * problem.sites) / 2)
@@ -171,5 +187,6 @@ def _doubled(
 
 
 def check_growth(moments: Tensor, norm: float, window: Window) -> None:
+    """Refuse moments that grow, as they do when a level lies outside the window."""
     if not bool((moments.abs() <= norm * (1 + 1e-6)).all()):  # NaN included
         raise outside(window, "farther than expected: the moments grow")

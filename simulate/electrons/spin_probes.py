@@ -70,6 +70,7 @@ class _Probes:
 
 
 def sample(problem: Problem, blocks: Tensor) -> list[Row]:
+    """What the electrons do, by random vectors: one row a configuration of blocks ``[B, …]``."""
     batch, repeats = len(blocks), int(problem.n_random or 0)
     per_repeat = 2 * problem.spacing ** problem.hoppings[0].lattice.dim
     block = columns(problem, batch, blocks.device, repeats * per_repeat)

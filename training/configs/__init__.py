@@ -1,0 +1,1 @@
+"""Configurations by name, for ``latticezoo fit --config`` and ``latticezoo simulate``."""
