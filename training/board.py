@@ -115,7 +115,7 @@ def card_row(metrics: Mapping[str, Any], link: str) -> dict[str, Any]:
         "name": metrics["name"],
         "network": metrics["name"].split(".")[0],
         "link": link,
-        "system": options.get("preset") or metrics["data"]["name"],
+        "system": _system(metrics["task"], options.get("preset")),
         "lattice": metrics["lattice"],
         "share": 100 * found.get("share_trajectory", found["share_all"]),
         "rmse": found.get("rmse_trajectory", found["rmse_all"]),
@@ -129,6 +129,15 @@ def card_row(metrics: Mapping[str, Any], link: str) -> dict[str, Any]:
         "hardware": metrics["hardware"]["cpu"],
         "missing": missing(metrics),
     }
+
+
+def _system(task: Mapping[str, Any], preset: str | None) -> str:
+    """What is compared in one panel: a parameter set, or a task where there is no name for it.
+
+    Time series of a system are another task than its forces, whatever the parameters.
+    """
+    names = [{field["name"] for field in task[key]} for key in ("inputs", "targets")]
+    return str(preset if preset and names[0] != names[1] else task["name"])
 
 
 def _worst(rollout: Mapping[str, Any] | None) -> float | None:

@@ -122,6 +122,15 @@ def test_a_roll_out_is_told_in_standard_errors():
     assert ">2.0<" in board_page([row])
 
 
+def test_panels_hold_what_can_be_compared():
+    metrics = read_metrics(card_folder("gcn.holstein_weak"))
+    assert card_row(metrics, "x")["system"] == "holstein_weak"
+    series = {**metrics["task"], "name": "growth", "inputs": metrics["task"]["targets"]}
+    assert card_row({**metrics, "task": series}, "x")["system"] == "growth"
+    metrics["data"]["options"]["preset"] = None
+    assert card_row(metrics, "x")["system"] == "holstein_square"
+
+
 def test_axes_hold_all_values():
     assert decades([0.3, 20]) == [0.1, 1, 10, 100]
     assert decades([1, 10]) == [1, 10]
