@@ -106,7 +106,7 @@ def card_row(metrics: Mapping[str, Any], link: str) -> dict[str, Any]:
     Returns:
         Values by the keys of the columns, None where not measured; shares in per cent.
     """
-    found, options = metrics["measurements"], metrics["data"]["options"]
+    found = metrics["measurements"]
     transfer = found.get("rmse_transfer")
     if transfer is not None:
         spread = found.get("transfer_spread_trajectory", found["transfer_spread_all"])
@@ -115,7 +115,7 @@ def card_row(metrics: Mapping[str, Any], link: str) -> dict[str, Any]:
         "name": metrics["name"],
         "network": metrics["name"].split(".")[0],
         "link": link,
-        "system": _system(metrics["task"], options.get("preset")),
+        "system": _system(metrics),
         "lattice": metrics["lattice"],
         "share": 100 * found.get("share_trajectory", found["share_all"]),
         "rmse": found.get("rmse_trajectory", found["rmse_all"]),
@@ -131,13 +131,14 @@ def card_row(metrics: Mapping[str, Any], link: str) -> dict[str, Any]:
     }
 
 
-def _system(task: Mapping[str, Any], preset: str | None) -> str:
+def _system(metrics: Mapping[str, Any]) -> str:
     """What is compared in one panel: a parameter set, or a task where there is no name for it.
 
     Time series of a system are another task than its forces, whatever the parameters.
     """
-    names = [{field["name"] for field in task[key]} for key in ("inputs", "targets")]
-    return str(preset if preset and names[0] != names[1] else task["name"])
+    preset = metrics["data"]["options"].get("preset")
+    series = "frames_per_second" in metrics["measurements"]
+    return str(preset if preset and not series else metrics["task"])
 
 
 def _worst(rollout: Mapping[str, Any] | None) -> float | None:

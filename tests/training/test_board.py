@@ -125,8 +125,8 @@ def test_a_roll_out_is_told_in_standard_errors():
 def test_panels_hold_what_can_be_compared():
     metrics = read_metrics(card_folder("gcn.holstein_weak"))
     assert card_row(metrics, "x")["system"] == "holstein_weak"
-    series = {**metrics["task"], "name": "growth", "inputs": metrics["task"]["targets"]}
-    assert card_row({**metrics, "task": series}, "x")["system"] == "growth"
+    series = {**metrics["measurements"], "frames_per_second": 1.0}
+    assert card_row({**metrics, "measurements": series}, "x")["system"] == "holstein_square"
     metrics["data"]["options"]["preset"] = None
     assert card_row(metrics, "x")["system"] == "holstein_square"
 
