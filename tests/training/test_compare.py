@@ -9,6 +9,7 @@ import torch
 
 from latticezoo.training import callbacks, compare
 from latticezoo.zoo import check_golden, create_model, load_pretrained
+from latticezoo.zoo.sources import card_folder
 from tests.training.conftest import DATA_WORDS, TINY_GCN
 
 COMPARE = ["compare", *DATA_WORDS, "--models", "gcn,descriptor_mlp", "--gcn.widths", "[8,8]"]
@@ -153,6 +154,9 @@ def test_models_lists_networks_with_the_papers_count(command):
     status, out, _ = command("models")
     assert status == 0
     assert "10,753,793 parameters" in out
+    # What is no network for the task is shown with one that it is for.
+    assert "112,609 parameters (chaotic_holstein)" in out
+    assert "cannot serve" not in out
     status, out, _ = command("models", "gc*", "--json")
     assert json.loads(out)["models"]["gcn"]["presets"]["paper"] == "10,753,793 parameters"
 
@@ -160,6 +164,15 @@ def test_models_lists_networks_with_the_papers_count(command):
 def test_models_check_and_its_refusals(command, refused):
     assert command("models", "--check")[0] == 0
     assert "no network matches 'xyz'" in refused("models", "xyz")
+
+
+def test_models_shows_the_page_of_a_card(command, refused):
+    status, page, _ = command("models", "--page", "gcn.holstein_weak")
+    assert status == 0
+    assert page.strip() == (card_folder("gcn.holstein_weak") / "README.md").read_text().strip()
+    assert "unknown pretrained model 'gcn.holstein_wek'" in refused(
+        "models", "--page", "gcn.holstein_wek"
+    )
 
 
 # ---- cards -------------------------------------------------------------------------------------
