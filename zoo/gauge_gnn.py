@@ -20,7 +20,7 @@ from latticezoo.symmetry.errors import InputError
 from latticezoo.symmetry.gauge import polyakov_loop
 from latticezoo.symmetry.lattices import Lattice
 from latticezoo.symmetry.tasks import Task
-from latticezoo.zoo.gauge_model import GaugeModel
+from latticezoo.zoo.gauge_model import GLOBAL, GaugeModel
 from latticezoo.zoo.layers import incidence
 from latticezoo.zoo.layers.covariant import CovariantLayer, rescaled
 from latticezoo.zoo.layers.energy_graph import fan_in_linear
@@ -33,7 +33,7 @@ from latticezoo.zoo.layers.flags import (
     per_flag,
 )
 from latticezoo.zoo.layers.loop_graph import Inputs
-from latticezoo.zoo.layers.path_moments import PathMoments, StandardMoments
+from latticezoo.zoo.layers.path_moments import StandardMoments
 from latticezoo.zoo.registry import register
 
 
@@ -64,9 +64,9 @@ class GaugeGNN(GaugeModel):
     odd number per plaquette, so without divergence; forces of SU(2) are covariant vectors. Forces
     that are paired with the links are by default minus the Lie derivatives of a learned energy.
 
-    With ``path_moments`` the sums over all closed paths up to a length go in as numbers, and are
-    read out directly as well (:mod:`~latticezoo.zoo.layers.path_moments`): fermions at low
-    temperature see loops of any length.
+    With ``path_moments`` the sums over all closed paths up to a length go in as numbers, and
+    their linear sums are fit in one pass (:mod:`~latticezoo.zoo.layers.path_series`): fermions at
+    low temperature see loops of any length.
 
     Presets:
         ``compact``: three layers of 8 channels (SU(2)).
@@ -156,7 +156,7 @@ class GaugeGNN(GaugeModel):
         self.check_task()
         self.has_charge = self.task.gauge != "Z2"
         width = options["channels"]
-        self.moments = PathMoments(options["path_moments"]) if options["path_moments"] else None
+        self.build_moments(options["path_moments"])
         paths = self.moments.site_count + self.moments.link_count if self.moments else 0
         loops = bool(options["leaves"]) + 2 * bool(options["polyakov"])
         self.number_input = Inputs(loops + len(self.scalars) + paths, width)
@@ -191,11 +191,8 @@ class GaugeGNN(GaugeModel):
             self.fix_zero(self.site_head)
         if counts["link"]:
             self.link_head = fan_in_linear(seen + hidden, counts["link"], 0.3)
-        if self.moments and counts["link"]:
-            ends = self.moments.link_count
-            self.link_series = fan_in_linear(ends, counts["link"], 0.3, bias=False)
-        if self.moments and local and self.moments.site_count:
-            self.site_series = fan_in_linear(self.moments.site_count, local, 0.3, bias=False)
+        if self.moments and self.moments.site_count and self.derived:
+            self.energy_series = fan_in_linear(self.moments.site_count, 1, 0.3, bias=False)
         if odd:
             self.odd_head = fan_in_linear(width, odd, 0.3, bias=False)
             self.odd_gate = fan_in_linear(seen + hidden, odd, 0.3)
@@ -266,29 +263,26 @@ class GaugeGNN(GaugeModel):
 
     def local_energies(self, features: _Read) -> Tensor:
         """Standardized energies ``[batch, sites]``."""
-        return self._site_values(features)[..., -1]
-
-    def _site_values(self, features: _Read) -> Tensor:
-        """Numbers of the sites ``[B, N, n]``."""
-        found = self.site_head(features.numbers).mean(2)
-        if features.moments is not None and hasattr(self, "site_series"):
-            found = found + self.site_series(features.moments.sites)
+        found = self.site_head(features.numbers).mean(2)[..., -1]
+        if features.moments is not None and hasattr(self, "energy_series"):
+            found = found + self.energy_series(features.moments.sites).squeeze(-1)
         return found
 
     def read(self, features: _Read) -> dict[str, Tensor]:
         """Standardized values of all targets that are read out directly."""
         found: dict[str, Tensor] = {}
         if local := [*self.direct("global"), *self.direct("site")]:
-            sites = self._site_values(features)
             widths = [self._channels(field.name) for field in local]
-            parts = sites[..., : sum(widths)].split(widths, dim=-1)
-            for field, part in zip(local, parts, strict=True):
-                found[field.name] = 8 * part.mean(1) if field.support == "global" else part
+            sites = self.site_head(features.numbers).mean(2)[..., : sum(widths)]
+            if features.moments is not None and self.series is not None:
+                sites = sites + self.series.sites(features.moments)
+            for field, part in zip(local, sites.split(widths, dim=-1), strict=True):
+                found[field.name] = GLOBAL * part.mean(1) if field.support == "global" else part
         if links := self.direct("link"):
             ends = self.link_head(features.numbers).unflatten(2, (4, 2)).mean(3)  # [B, N, 4, n]
             values = _meet(ends, features.around.lattice)
-            if features.moments is not None:
-                values = values + self.link_series(features.moments.links)
+            if features.moments is not None and self.series is not None:
+                values = values + self.series.links(features.moments)
             parts = values.unbind(-1)
             found |= {field.name: part for field, part in zip(links, parts, strict=True)}
         odd = [*self.direct("current"), *self.direct("adjoint")]

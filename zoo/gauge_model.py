@@ -17,8 +17,14 @@ from latticezoo.symmetry.tasks import Task
 from latticezoo.zoo.energy_model import EnergyModel
 from latticezoo.zoo.layers.energies import Energy, negative_gradient
 from latticezoo.zoo.layers.path_moments import PathMoments
+from latticezoo.zoo.layers.path_series import PathSeries
 
 OUTPUTS = ("energy", "direct")
+#: Targets that are read out as numbers.
+KINDS = ("global", "site", "link", "current")
+#: Targets of the whole lattice are this times the mean over the sites, whose numbers are then small
+#: enough that their fluctuations average out.
+GLOBAL = 8
 
 
 class GaugeModel(EnergyModel):
@@ -117,17 +123,57 @@ class GaugeModel(EnergyModel):
             return torch.complex(links, torch.zeros_like(links))
         return links
 
+    def build_moments(self, highest: int) -> None:
+        """Path moments up to an order, and the linear sums of them; none for order 0."""
+        self.moments = PathMoments(highest) if highest else None
+        counts = {
+            kind: sum(len(self.target_scaling.scale(field.name)) for field in self.direct(kind))
+            for kind in KINDS
+        }
+        self.series = (
+            PathSeries(
+                self.moments, counts["global"] + counts["site"], counts["link"], counts["current"]
+            )
+            if self.moments
+            else None
+        )
+
     def calibrate(self, batches: Iterable[Mapping[str, Any]]) -> None:
-        """Decorrelate the path moments by the training batches, where they go in."""
-        moments = getattr(self, "moments", None)
-        if not isinstance(moments, PathMoments):
+        """Decorrelate the path moments by the training batches, and fit their linear sums.
+
+        All heads begin at zero then, so that training begins at these sums.
+        """
+        moments, series = getattr(self, "moments", None), getattr(self, "series", None)
+        if moments is None or series is None:
             return
-        given = []
+        given, targets = [], []
         for batch in batches:
             links = self._cast(batch["fields"][self.links.name].to(self.device))
             given.append((self.complex_links(links), batch["lattice"]))
+            targets.append(batch.get("targets"))
         with torch.no_grad():
             moments.calibrate(given)
+            if all(entry is not None for entry in targets):
+                series.fit(
+                    (moments(*one), self._fit_targets(entry))
+                    for one, entry in zip(given, targets, strict=True)
+                )
+                for name, weight in self.named_parameters():
+                    if "_head." in name:
+                        weight.zero_()
+
+    def _fit_targets(self, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Standardized targets by kind, those of the whole lattice as the sites hold them."""
+        cast = {field.name: self._cast(targets[field.name]) for field in self.task.targets}
+        values = self.target_scaling.normalize(cast)
+        found = {}
+        for kind in KINDS:
+            if parts := [values[field.name] for field in self.direct(kind)]:
+                on_links = kind in ("link", "current")
+                found[kind] = torch.stack(parts, -1) if on_links else torch.cat(parts, -1)
+        if "global" in found:
+            found["global"] = found["global"] / GLOBAL
+        return found
 
     # ---- evaluation ----------------------------------------------------------------------------
 

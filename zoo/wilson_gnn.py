@@ -17,7 +17,7 @@ from latticezoo.symmetry.errors import InputError
 from latticezoo.symmetry.gauge import plaquettes, polyakov_loop
 from latticezoo.symmetry.lattices import Lattice
 from latticezoo.symmetry.tasks import Task
-from latticezoo.zoo.gauge_model import GaugeModel
+from latticezoo.zoo.gauge_model import GLOBAL, GaugeModel
 from latticezoo.zoo.layers import incidence
 from latticezoo.zoo.layers.energy_graph import fan_in_linear
 from latticezoo.zoo.layers.loop_graph import (
@@ -27,7 +27,7 @@ from latticezoo.zoo.layers.loop_graph import (
     LoopFeatures,
     unit_size,
 )
-from latticezoo.zoo.layers.path_moments import PathMoments, StandardMoments
+from latticezoo.zoo.layers.path_moments import StandardMoments
 from latticezoo.zoo.registry import register
 
 
@@ -63,10 +63,10 @@ class WilsonGNN(GaugeModel):
     ``path_moments`` the sums over all closed paths through a site or link, up to that many steps,
     go in as well: Chebyshev moments of the hopping matrix, invariants of the whole group
     (:mod:`~latticezoo.zoo.layers.path_moments`). They are the terms of the kernel polynomial
-    method. So read-outs are a learned sum of its series, and messages for what lies beyond its last
-    order; and the reach is no longer small: time per site grows as the order cubed, until paths
-    cover the torus. Paths around a torus are among them, where it is short enough, in place of
-    Polyakov loops.
+    method. Their linear sums are fit in one pass, and messages learn what lies beyond them
+    (:mod:`~latticezoo.zoo.layers.path_series`). The reach is no longer small: time per site grows
+    as the order cubed, until paths cover the torus. Paths around a torus are among them, where it
+    is short enough, in place of Polyakov loops.
 
     Presets:
         ``compact``: three blocks of 32 even and 16 odd channels.
@@ -139,7 +139,7 @@ class WilsonGNN(GaugeModel):
                 raise InputError(f"{name} must be 1 or more, not {options[name]}.")
         self.check_task()
         even, odd = options["width"], options["odd_width"] if self.has_odd else 0
-        self.moments = PathMoments(options["path_moments"]) if options["path_moments"] else None
+        self.build_moments(options["path_moments"])
         sites, ends = (self.moments.site_count, self.moments.link_count) if self.moments else (0, 0)
         loops = 1 if options["polyakov"] else 0
         self.plaquette_input = Inputs(1, even)
@@ -168,22 +168,16 @@ class WilsonGNN(GaugeModel):
             self.look = LinkUpdate(even, odd, bool(local or counts["link"]), bool(cycles))
         if counts["link"]:
             self.link_head = fan_in_linear(even, counts["link"], 0.3)
-            if self.moments:
-                ends = self.moments.link_count
-                self.link_series = fan_in_linear(ends, counts["link"], 0.3, bias=False)
         if local:
             self.site_head = fan_in_linear(even, local, 0.3)
             self.fix_zero(self.site_head)
             self.plaquette_head = fan_in_linear(even, local, 0.3, bias=False)
             self.site_link_head = fan_in_linear(even, local, 0.3, bias=False)
-            if self.moments and self.moments.site_count:
-                self.site_series = fan_in_linear(self.moments.site_count, local, 0.3, bias=False)
+            if self.moments and self.moments.site_count and self.derived:
+                self.energy_series = fan_in_linear(self.moments.site_count, 1, 0.3, bias=False)
         if counts["current"]:
             self.circulation_gate = fan_in_linear(even, odd, 1.0)
             self.circulation_head = fan_in_linear(odd, counts["current"], 0.3, bias=False)
-            if self.moments:
-                ends = self.moments.link_count
-                self.current_series = fan_in_linear(ends, counts["current"], 0.3, bias=False)
         if cycles:
             self.cycle_head = fan_in_linear(odd, cycles, 0.3, bias=False)
 
@@ -250,31 +244,32 @@ class WilsonGNN(GaugeModel):
 
     def local_energies(self, features: _Read) -> Tensor:
         """Standardized energies ``[batch, sites]``."""
-        return self._site_values(features)[..., -1].flatten(1, 2)
+        found = self._site_values(features)[..., -1]
+        if features.moments is not None and hasattr(self, "energy_series"):
+            found = found + self.energy_series(features.moments.sites).squeeze(-1)
+        return found.flatten(1, 2)
 
     def _site_values(self, features: _Read) -> Tensor:
         """Numbers of the sites ``[batch, L1, L2, n]``: shares of all places around."""
         given = features.features
         links = incidence.links_to_sites(self.site_link_head(features.links)).sum(3)
         loops = incidence.plaquettes_to_sites(self.plaquette_head(given.plaquettes).sum(3))
-        found = self.site_head(given.sites).sum(3) + 0.5 * links + 0.25 * loops
-        if features.moments is not None and hasattr(self, "site_series"):
-            found = found + self.site_series(features.moments.sites)
-        return found
+        return self.site_head(given.sites).sum(3) + 0.5 * links + 0.25 * loops
 
     def read(self, features: _Read) -> dict[str, Tensor]:
         """Standardized values of all targets that are read out directly."""
         found: dict[str, Tensor] = {}
         if local := [*self.direct("global"), *self.direct("site")]:
-            sites = self._site_values(features).flatten(1, 2)
             widths = [self._channels(field.name) for field in local]
-            parts = sites[..., : sum(widths)].split(widths, dim=-1)
-            for field, part in zip(local, parts, strict=True):
-                found[field.name] = 8 * part.mean(1) if field.support == "global" else part
+            sites = self._site_values(features)[..., : sum(widths)]
+            if features.moments is not None and self.series is not None:
+                sites = sites + self.series.sites(features.moments)
+            for field, part in zip(local, sites.flatten(1, 2).split(widths, -1), strict=True):
+                found[field.name] = GLOBAL * part.mean(1) if field.support == "global" else part
         if links := self.direct("link"):
             values = self.link_head(features.links)
-            if features.moments is not None:
-                values = values + self.link_series(features.moments.links)
+            if features.moments is not None and self.series is not None:
+                values = values + self.series.links(features.moments)
             parts = values.flatten(1, 2).unbind(-1)
             found |= {field.name: part for field, part in zip(links, parts, strict=True)}
         if currents := self.direct("current"):
@@ -290,8 +285,8 @@ class WilsonGNN(GaugeModel):
         shares = self.circulation_head(given.circulations * gate)
         total = shares.sum(3, keepdim=True).expand_as(shares)
         found = incidence.curl_to_links(total)
-        if features.moments is not None and features.moments.currents is not None:
-            found = found + self.current_series(features.moments.currents)
+        if features.moments is not None and self.series is not None:
+            found = found + self.series.currents(features.moments)
         if self.options["polyakov"]:
             found = found + self.cycle_head(features.currents).mean((1, 2), keepdim=True)
         return found

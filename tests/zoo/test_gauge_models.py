@@ -289,6 +289,41 @@ def test_path_moments_are_decorrelated_by_training_data():
     torch.testing.assert_close(again.currents, found.currents, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("name", "group"), [("wilson_gnn", "U1"), ("gauge_gnn", "SU2")])
+def test_training_begins_at_the_linear_sums_of_path_moments(name, group):
+    """What is linear in the moments is there before the first step, to the λ of the ridge."""
+    lattice = square(6)
+    what = task(group, "bond", "energy_per_site", *(["current"] if group == "U1" else []))
+    network = build(name, what, path_moments=7, **LOCAL)
+    U = links(group, lattice, batch=40)
+    sites, ends = path_moments(U, lattice, 7)
+    targets = {
+        "bond": 0.3 + ends.real @ torch.tensor([0.7, -1.1, 0.4], dtype=torch.float64),
+        "energy_per_site": 2 - sites.mean(1) @ torch.tensor([[1.0], [0.6]], dtype=torch.float64),
+    }
+    if group == "U1":
+        targets["current"] = ends.imag @ torch.tensor([0.2, 0.5, -0.8], dtype=torch.float64)
+    targets = {field.name: targets[field.name] for field in what.targets}
+    fields = {"U": U}
+    parts = {"inputs": fields, "targets": targets}
+    network.set_statistics(
+        {
+            part: {
+                k: {
+                    "mean": [0.0 if v.is_complex() or k == "current" else float(v.mean())],
+                    "std": [float(v.std())],
+                }
+                for k, v in values.items()
+            }
+            for part, values in parts.items()
+        }
+    )
+    network.calibrate([{"fields": fields, "targets": targets, "lattice": lattice}])
+    for field_name, values in network(fields, lattice).items():
+        error = (values.detach() - targets[field_name]).square().mean().sqrt()
+        assert float(error / targets[field_name].std()) < 0.02, field_name
+
+
 @pytest.mark.parametrize("group", ["Z2", "U1", "SU2"])
 def test_products_of_carried_plaquettes_are_larger_loops(group):
     """A plaquette times its neighbour's, carried along the shared links, encloses both."""

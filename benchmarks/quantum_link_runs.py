@@ -1,0 +1,210 @@
+"""Quantum link spins driven by a network: beside exact runs on 8 × 8, and alone on 24 × 24.
+
+    python benchmarks/quantum_link_runs.py --model wilson_gnn.quantum_link
+    python benchmarks/quantum_link_runs.py --model RUN --replicas 6 --time 60 --large-time 25
+
+Small: replicas from thermal starts, each with exact fields and with the network's, on 8 × 8. JSON:
+integrated autocorrelation times of E and Re W (over links or plaquettes and replicas, by the window
+of Madras and Sokal), their ratio with a jackknife error over the replicas, and time averages.
+Large: the network on 24 × 24, from a thermal state of 8 × 8 repeated three times each way and then
+stirred, so that it is no longer periodic: phases by normal numbers of 0.3, E by the curl of normal
+numbers of 0.1 on the plaquettes, which leaves div E = 0. Both: the largest |div E|, and the drift
+of the energy, that which the network conserves and the exact one along the same run. Picture: the
+autocorrelation functions.
+
+--double evaluates the network in float64, where div E is kept to rounding of that type.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hardware import hardware
+from torch import Tensor
+
+from latticezoo.simulate.dynamics.link_dynamics import LinkSpins
+from latticezoo.simulate.link_observables import divergence
+from latticezoo.simulate.link_observers import GaussLaw
+from latticezoo.simulate.link_states import thermal_link_spins
+from latticezoo.simulate.observers import Energy, FunctionObserver, Snapshot
+from latticezoo.simulate.run import simulate
+from latticezoo.simulate.state import State
+from latticezoo.simulate.statistics import autocorrelation, integrated_time
+from latticezoo.simulate.systems.quantum_link import QuantumLink
+from latticezoo.symmetry.gauge import plaquettes
+from latticezoo.symmetry.lattices import Lattice, square
+from latticezoo.training.plots import figure
+from latticezoo.zoo.loading import load_network
+
+SYSTEM = QuantumLink()
+DT, EVERY, BATH, SEED = 0.05, 4, 0.5, 77
+COPIES = 3
+
+
+def electric(snapshot: Snapshot) -> Tensor:
+    """E of every link, ``[R, 2N]``."""
+    return snapshot.values("E").flatten(1)
+
+
+def loops(snapshot: Snapshot) -> Tensor:
+    """Re W of every plaquette, ``[R, N]``."""
+    return plaquettes(snapshot.values("U"), snapshot.lattice).real
+
+
+def run(driver: Any, start: State, span: float, lattice: Lattice, exact_every: int) -> Any:
+    """A run with all observers."""
+
+    def exact(snapshot: Snapshot) -> Tensor:
+        return SYSTEM.energy(snapshot.state.fields, snapshot.lattice)
+
+    observers = [
+        FunctionObserver(EVERY, "E", electric),
+        FunctionObserver(EVERY, "W", loops),
+        Energy(EVERY),
+        GaussLaw(EVERY),
+        FunctionObserver(exact_every, "exact_energy", exact),
+    ]
+    return simulate(
+        driver,
+        LinkSpins(DT),
+        start,
+        round(span / DT),
+        lattice=lattice,
+        observers=observers,
+        batch_replicas=True,
+    )
+
+
+def kept(result: Any, lattice: Lattice) -> dict[str, float]:
+    """Largest |div E|, drifts of the energies per site, and the cost of a step."""
+    own, exact = (np.asarray(result.observers[name].values) for name in ("energy", "exact_energy"))
+    return {
+        "div_E": float(np.asarray(result.observers["gauss_violation"].values).max()),
+        "own_energy_drift_per_site": float(np.abs(own - own[0]).max()) / lattice.n_sites,
+        "exact_energy_drift_per_site": float(np.abs(exact - exact[0]).max()) / lattice.n_sites,
+        "exact_energy_end_per_site": float((exact[-1] - exact[0]).mean()) / lattice.n_sites,
+        "seconds_per_step": result.seconds / result.steps_done,
+    }
+
+
+def times(result: Any, name: str) -> tuple[float, list[float]]:
+    """Integrated time in 1/t: of all replicas, and with each left out in turn."""
+    values = np.asarray(result.observers[name].values)  # [T, R, n]
+    unit = EVERY * DT
+    count = values.shape[1] if values.shape[1] > 1 else 0
+    left_out = [unit * integrated_time(np.delete(values, row, 1)) for row in range(count)]
+    return unit * integrated_time(values), left_out
+
+
+def compared(exact: Any, learned: Any, name: str) -> dict[str, float]:
+    """Times of both, and their ratio with a jackknife error; averages and fluctuations."""
+    (one, ones), (two, twos) = times(exact, name), times(learned, name)
+    ratios = np.array(twos) / np.array(ones)
+    count = len(ratios)
+    error = math.sqrt((count - 1) / count * ((ratios - ratios.mean()) ** 2).sum())
+    series = [np.asarray(result.observers[name].values) for result in (exact, learned)]
+    return {
+        "exact": one,
+        "learned": two,
+        "ratio": two / one,
+        "ratio_error": error,
+        "exact_mean": float(series[0].mean()),
+        "learned_mean": float(series[1].mean()),
+        "exact_deviation": float(series[0].std()),
+        "learned_deviation": float(series[1].std()),
+    }
+
+
+def stirred(state: State, lattice: Lattice) -> tuple[State, Lattice]:
+    """Three copies each way, stirred until they differ."""
+    wide = square(*(COPIES * side for side in lattice.shape))
+    phase, field = (
+        values[:1].unflatten(1, lattice.shape).repeat(1, COPIES, COPIES, 1).flatten(1, 2)
+        for values in (state.fields["U"].angle(), state.fields["E"])
+    )
+    draw = torch.Generator().manual_seed(SEED)
+    curl = 0.1 * torch.randn(1, *wide.shape, generator=draw).double()
+    extra = torch.stack([curl - curl.roll(1, 2), curl.roll(1, 1) - curl], -1).reshape(1, -1, 2)
+    # div E = 0 holds for multiples too: shrink until the longest fits.
+    field = field + extra
+    field = field * min(1.0, 0.98 / float(field.abs().max()))
+    phase = phase + 0.3 * torch.randn(phase.shape, generator=draw).double()
+    links = torch.polar(torch.sqrt(1 - field**2), phase)
+    assert float(divergence(field, links, wide).abs().max()) < 1e-12
+    return State({"U": links, "E": field}, seed=SEED), wide
+
+
+def draw(path: Path, exact: Any, learned: Any) -> None:
+    """Autocorrelation functions of E and W, exact and learned."""
+    with figure(path, ncols=2, figsize=(8, 3.2)) as (_, axes):
+        for ax, name in zip(axes[0], ("E", "W"), strict=True):
+            for label, result, style in (("exact", exact, "-"), ("network", learned, "--")):
+                curve = autocorrelation(np.asarray(result.observers[name].values))
+                part = curve[: min(len(curve) // 2, round(15 / (EVERY * DT)))]
+                ax.plot(EVERY * DT * np.arange(len(part)), part, style, label=label)
+            ax.axhline(0, color="0.6", lw=0.8)
+            ax.set(xlabel="time t (1/t)", ylabel=f"$C_{name}(t) / C_{name}(0)$")
+        axes[0, 0].legend()
+
+
+def main() -> None:
+    """Run, print, and write JSON and picture beside this file."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--model", required=True, help="pretrained name, run folder or checkpoint")
+    add("--replicas", type=int, default=6)
+    add("--time", type=float, default=60.0, help="of the runs on 8 × 8, 1/t")
+    add("--large-time", type=float, default=25.0, help="of the run on 24 × 24, 1/t")
+    add("--double", action="store_true", help="evaluate the network in float64")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    network = load_network(given.model).eval()
+    network = network.double() if given.double else network
+    learned, lattice = SYSTEM.learned(network), square(8)
+    begin = time.perf_counter()
+    start = thermal_link_spins(SYSTEM, lattice, BATH, range(given.replicas), seed=SEED)
+    exact_run = run(SYSTEM, start, given.time, lattice, EVERY)
+    learned_run = run(learned, start, given.time, lattice, 20)
+    found: dict[str, Any] = {
+        "model": Path(given.model).name,
+        "network_dtype": "float64" if given.double else "float32",
+        "system": SYSTEM.parameters,
+        "dt": DT,
+        "bath_temperature": BATH,
+        "small": {
+            "lattice": str(lattice),
+            "replicas": given.replicas,
+            "time": given.time,
+            "autocorrelation_times": {
+                name: compared(exact_run, learned_run, name) for name in ("E", "W")
+            },
+            "exact": kept(exact_run, lattice),
+            "learned": kept(learned_run, lattice),
+        },
+    }
+    print(json.dumps(found["small"], indent=1), time.perf_counter() - begin)
+    first, wide = stirred(start, lattice)
+    large_run = run(learned, first, given.large_time, wide, 100)
+    found["large"] = {
+        "lattice": str(wide),
+        "time": given.large_time,
+        "learned": kept(large_run, wide),
+        "autocorrelation_times": {name: times(large_run, name)[0] for name in ("E", "W")},
+    }
+    found["hardware"] = hardware()
+    print(json.dumps(found["large"], indent=1), time.perf_counter() - begin)
+    out = Path(__file__).with_suffix(".json")
+    out.write_text(json.dumps(found, indent=2) + "\n")
+    draw(Path(__file__).with_suffix(".png"), exact_run, learned_run)
+    print(f"wrote {out}")
+
+
+if __name__ == "__main__":
+    main()
