@@ -108,7 +108,12 @@ class GaugeGNN(GaugeModel):
             "output": "energy",
             "learning_rate": 3e-3,
         },
-        "moments": {"layers": 2, "polyakov": False, "path_moments": 47},
+        "moments": {
+            "layers": 2,
+            "polyakov": False,
+            "path_moments": 47,
+            "learning_rate": 3e-4,  # it begins at the linear sums, which large steps would spoil
+        },
         "paper": {"channels": 16, "layers": 6, "products": 16, "hidden": 32, "learning_rate": 1e-3},
     }
     groups: ClassVar = ("Z2", "U1", "SU2")
