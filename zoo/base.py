@@ -48,7 +48,7 @@ class ZooModel(Learner):
         preset: Name of a set of options; those that are given win over it.
         architecture: The subclass's own options; None stands for the preset's value.
         learning_rate: Initial learning rate.
-        optimizer: ``"adam"`` or ``"adamw"``.
+        optimizer: ``"adam"``, ``"adamw"``, or ``"lbfgs"`` for a minimization on every batch.
         weight_decay: Weight decay of the optimizer.
         schedule: ``"cosine"`` to zero over the planned steps, ``"plateau"`` (times 0.85 after five
             validations without improvement) or ``"constant"``.

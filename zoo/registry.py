@@ -88,6 +88,11 @@ MEMBERS: dict[str, Member] = {
         "SteerableCNN",
         "escnn's steerable convolutions on the square lattice (extra escnn), direct or by energy",
     ),
+    "tight_binding": Member(
+        "latticezoo.zoo.tight_binding",
+        "TightBinding",
+        "a learned Hamiltonian of electrons and a learned function of it; real fields on sites",
+    ),
     "transformer": Member(
         "latticezoo.zoo.transformer",
         "Transformer",

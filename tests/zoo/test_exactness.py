@@ -28,6 +28,7 @@ SMALL = {
     "link_cnn": {"channels": 8, "blocks": 1},
     "spin_cnn": {"channels": 8, "blocks": 1},
     "steerable_cnn": {"copies": 1, "layers": 1},
+    "tight_binding": {"order": 4, "reach": 1},
     "wilson_gnn": {"width": 8, "odd_width": 4, "blocks": 2},
 }
 NEEDS = {"steerable_cnn": "escnn"}
@@ -41,6 +42,11 @@ ON_LINKS = {"gauge_gnn": LINKS, "link_cnn": LINKS, "wilson_gnn": LINKS - {"squar
 REFUSED = {
     *(("gcn", task.name) for task in TASKS if task.inputs[0].point != "A1"),
     *(("spin_cnn", task.name) for task in TASKS if not task.internal),
+    *(
+        ("tight_binding", task.name)
+        for task in TASKS
+        if task.internal or task.family in ("diamond", "honeycomb")
+    ),
     *(("steerable_cnn", task.name) for task in TASKS if task.family != "square" or task.internal),
     *(
         (name, task.name)
