@@ -169,6 +169,7 @@ class Ensemble(ZooModel):
             on_epoch=True,
             prog_bar=True,
             batch_size=batch_size(batch),
+            sync_dist=True,
         )
         return losses.sum()
 

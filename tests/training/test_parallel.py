@@ -62,10 +62,11 @@ def launch(words, **environment):
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(empty):
+@pytest.mark.parametrize("members", [1, 2])
+def test_two_processes_train_as_one(empty, members):
     outputs = []
     for words in (["--out", "one"], [*TWO, "--out", "two"]):
-        process = launch([*FIT, *words])
+        process = launch([*FIT, "--ensemble", str(members), *words])
         outputs.append(process.communicate(timeout=300))
         assert process.returncode == 0, outputs[-1]
     assert_same_training("one", "two")
