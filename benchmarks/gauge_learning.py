@@ -1,15 +1,18 @@
 """What networks on gauge links have learned: fresh exact states of the size they saw and twice it.
 
-    latticezoo compare --data gauge_fermions --data.group Z2 --data.lattice 12 \\
+    latticezoo fit --config wilson_gnn_z2.yaml --out RUNS/z2
+    latticezoo fit --model link_cnn --data gauge_fermions --data.group Z2 --data.lattice 12 \\
         --data.random 1000 --data.thermal 1000 --data.target bond,energy_per_site \\
-        --models wilson_gnn:moments,wilson_gnn,link_cnn --epochs 8 --out RUNS/z2
-    python benchmarks/gauge_learning.py z2=RUNS/z2
+        --trainer.max_epochs 4 --out RUNS/z2_link_cnn
+    python benchmarks/gauge_learning.py z2=RUNS/z2,RUNS/z2_link_cnn
 
-Each argument names a folder of ``latticezoo compare``; the committed JSON holds the last
-measurement of every name. Random links and links of the pure gauge theory (the β of the training
-data in turn) are measured apart, because their spreads differ by an order of magnitude.
+Each argument names runs on the same data; the committed JSON holds the last measurement of every
+name. With them are measured the training mean, the linear regression on traced loops, and, of
+networks with path moments, the sums that training began at ("path series"). Random links and links
+of the pure gauge theory (the β of the training data in turn) are measured apart, because their
+spreads differ by an order of magnitude.
 
-JSON, for every member and the baselines, by size and kind of background: for each target
+JSON, for every one of them, by size and kind of background: for each target
 R² = 1 − mean square error / variance and the error over the rms value; for fermions the error of
 the energy per site ⟨H⟩/N = −2t Σ Re k / N summed up from the bonds (m = 0), and of Ω/N from the
 energy head, each over the standard deviation of the exact values between samples; the growth of
@@ -20,6 +23,7 @@ float32 and float64.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -85,13 +89,19 @@ def states(data: MadeData, side: int, count: int) -> dict[str, Samples]:
     return found
 
 
-def members(folder: Path, data: LatticeData) -> dict[str, Any]:
-    """Baselines, and the trained networks of a comparison."""
+def members(folders: list[Path], data: LatticeData) -> dict[str, Any]:
+    """Baselines, and the trained networks."""
     found: dict[str, Any] = dict(baselines(data.task, data.samples("train")))
-    for path in sorted((folder / "members").iterdir()):
-        run = RunFolder(path)
-        if run.finished:
-            found[path.name] = ZooModel.load_from_checkpoint(run.best).eval()
+    for path in folders:
+        network = ZooModel.load_from_checkpoint(RunFolder(path).best).eval()
+        if getattr(network, "series", None) is not None and not network.derived:
+            start = copy.deepcopy(network)
+            with torch.no_grad():
+                for name, weight in start.named_parameters():
+                    if "_head." in name:
+                        weight.zero_()
+            found[f"path series of {path.name}"] = start
+        found[path.name] = network
     return found
 
 
@@ -109,19 +119,19 @@ def gauge_errors(model: Any, data: LatticeData) -> dict[str, float]:
     }
 
 
-def learned(folder: Path, count: int) -> dict[str, Any]:
-    """All measurements of one comparison."""
-    settings = json.loads((folder / "leaderboard.json").read_text())
-    data = open_data(settings["data"]["name"], settings["data"]["options"])
+def learned(folders: list[Path], count: int) -> dict[str, Any]:
+    """All measurements of some runs."""
+    records = {folder.name: RunFolder(folder).record() for folder in folders}
+    first = next(iter(records.values()))["data"]
+    data = open_data(first["name"], first["options"])
     assert isinstance(data, MadeData)
     data.prepare_data()
     data.setup()
     side = data.lattice.shape[0]
-    fresh = {
-        size: states(data, size, count if size == side else count // 2) for size in (side, 2 * side)
-    }
+    counts = {side: count, 2 * side: count // 2}
+    fresh = {size: states(data, size, number) for size, number in counts.items()}
     rows = []
-    for label, model in members(folder, data).items():
+    for label, model in members(folders, data).items():
         row: dict[str, Any] = {"label": label, "parameters": parameter_count(model)}
         with torch.no_grad():
             for size, kinds in fresh.items():
@@ -134,20 +144,15 @@ def learned(folder: Path, count: int) -> dict[str, Any]:
             for kind, found in row[f"L{side}"].items()
         }
         row["gauge_error"] = gauge_errors(model, data)
-        trained = next(
-            (m for m in settings["members"] if m["label"].replace(":", "-") == label), {}
-        )
-        row |= {key: trained[key] for key in ("training_seconds", "epochs") if key in trained}
-        if "network" in trained:
-            row["options"] = trained["network"].get("options")
+        if label in records:
+            row |= {key: records[label].get(key) for key in ("training_seconds", "epochs")}
+            row["options"] = model.options
         rows.append(row)
-        print(label, json.dumps(row[f"L{side}"]), json.dumps(row["growth"]), row["gauge_error"])
-    options = {k: v for k, v in settings["data"]["options"].items() if v is not None}
+        print(label, json.dumps(row, default=str), flush=True)
+    options = {k: v for k, v in first["options"].items() if v is not None}
     return {
-        "data": {"name": settings["data"]["name"], **options},
-        "epochs": settings["epochs"],
-        "budget_seconds": settings["budget_seconds"],
-        "states_of_each_kind": {str(size): count if size == side else count // 2 for size in fresh},
+        "data": {"name": first["name"], **options},
+        "states_of_each_kind": {str(size): number for size, number in counts.items()},
         "rows": rows,
         "hardware": hardware(),
     }
@@ -156,7 +161,7 @@ def learned(folder: Path, count: int) -> dict[str, Any]:
 def main() -> None:
     """Measure, print, and write the JSON beside this file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folders", nargs="+", metavar="NAME=FOLDER")
+    parser.add_argument("folders", nargs="+", metavar="NAME=RUN,…")
     parser.add_argument("--count", type=int, default=60, help="fresh states of each kind")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -164,7 +169,7 @@ def main() -> None:
     found = json.loads(out.read_text()) if out.exists() else {}
     for entry in arguments.folders:
         name, _, folder = entry.partition("=")
-        found[name] = learned(Path(folder), arguments.count)
+        found[name] = learned([Path(run) for run in folder.split(",")], arguments.count)
         out.write_text(json.dumps(found, indent=2) + "\n")
     print(f"wrote {out}")
 
