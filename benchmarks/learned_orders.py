@@ -92,7 +92,7 @@ def draw(path: Path, entry: dict[str, Any]) -> None:
                 style = {"color": PALETTE[index], "ls": DASHES[index]}
                 ax.plot(row["times"], values.mean(1), label=row["model"], **style)
             ax.set(xlabel="time (1/t)", ylabel=name.replace("_", " "))
-        np.atleast_1d(axes).flat[-1].legend(loc="upper right")
+        np.atleast_1d(axes).flat[-1].legend(loc="best")
 
 
 def main() -> None:
