@@ -16,7 +16,7 @@ from latticezoo.datasets.file import KINDS
 from latticezoo.symmetry.errors import InputError
 from latticezoo.symmetry.lattices import Lattice
 from latticezoo.symmetry.tasks import Task
-from latticezoo.symmetry.testing import EquivarianceReport, equivariance_error
+from latticezoo.symmetry.testing import EquivarianceReport, equivariance_error, random_inputs
 
 Model = Callable[[dict[str, Tensor], Lattice], Mapping[str, Tensor]]
 #: ``{kind: (exact, predicted)}``, flat arrays over sites and channels.
@@ -25,6 +25,10 @@ Pairs = dict[str, tuple[np.ndarray, np.ndarray]]
 #: Above this many sites the whole group is tried on a smaller torus: it has as many elements as
 #: sites times point operations, each of them a forward pass over all sites.
 _EXHAUSTIVE_SITES = 400
+#: The same where a forward pass takes more seconds than this, as where electrons are diagonalized.
+_EXHAUSTIVE_SECONDS = 0.1
+#: Sides of the smaller torus, the first that takes no longer.
+_SMALLER = (12, 8, 6)
 
 
 def predict(model: Model, samples: Samples, chunk_sites: int = 65536) -> dict[str, Tensor]:
@@ -108,17 +112,31 @@ def equivariance(
     if isinstance(model, nn.Module):
         model = deepcopy(model).to(dtype)
     lattice = samples.lattice
-    if lattice.n_sites <= _EXHAUSTIVE_SITES:
-        fields = {
-            name: values[:1].to(dtype.to_complex() if values.is_complex() else dtype)
-            for name, values in samples.fields.items()
-        }
+    fields = {
+        name: values[:1].to(dtype.to_complex() if values.is_complex() else dtype)
+        for name, values in samples.fields.items()
+    }
+    if lattice.n_sites <= _EXHAUSTIVE_SITES and _is_quick(model, fields, lattice):
         return equivariance_error(model, task, lattice, fields=fields, dtype=dtype)
-    try:
-        small = Lattice(lattice.family, (12,) * lattice.dim)
-        return equivariance_error(model, task, small, dtype=dtype, batch=1)
-    except InputError:  # the neighbourhood does not fit on it
-        return equivariance_error(model, task, lattice, dtype=dtype, batch=1)
+    for side in _SMALLER:
+        small = Lattice(lattice.family, (side,) * lattice.dim)
+        given = random_inputs(task, small, 1, dtype)
+        try:
+            if side > min(_SMALLER) and not _is_quick(model, given, small):
+                continue
+            return equivariance_error(model, task, small, dtype=dtype, batch=1)
+        except InputError:  # the neighbourhood does not fit on it
+            break
+    return equivariance_error(model, task, lattice, dtype=dtype, batch=1)
+
+
+def _is_quick(model: Model, fields: dict[str, Tensor], lattice: Lattice) -> bool:
+    """Whether a forward pass takes little time; the second is measured."""
+    with torch.no_grad():
+        model(fields, lattice)
+        start = time.process_time()
+        model(fields, lattice)
+    return time.process_time() - start <= _EXHAUSTIVE_SECONDS
 
 
 def sites_per_second(
