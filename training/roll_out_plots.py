@@ -6,10 +6,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from latticezoo.training.plots import DASHES, PALETTE, figure
+from latticezoo.training.plots import PALETTE, figure
+
+#: Ends the label of roll-outs with noise of the size that predictions leave open.
+NOISE = ", noise"
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ def roll_outs(
 ) -> Path:
     """Four panels: samples one above the other, correlation, histogram, error.
 
+    Of labels that end in ``, noise`` the line is solid, of others dashed, in one colour a network.
+
     Args:
         path: The PNG.
         true: The true runs.
@@ -56,12 +62,14 @@ def roll_outs(
         samples, correlation, histogram, error = axes.flat
         reach = 2.2 * float(np.abs(true.sample).max())
         centres = (edges[1:] + edges[:-1]) / 2
+        # A network and its roll-outs with noise share a colour; the noisy line is the solid one.
+        bases = list(dict.fromkeys(label.removesuffix(NOISE) for label in networks))
         for row, (label, curves) in enumerate({"exact": true, **networks}.items()):
-            style = {
-                "color": "black" if not row else PALETTE[(row - 1) % (len(PALETTE) - 1)],
-                "ls": DASHES[0] if not row else DASHES[row % len(DASHES)],
-                "label": label,
-            }
+            base = label.removesuffix(NOISE)
+            style: dict[str, Any] = {"color": "black", "ls": "-", "label": label}
+            if row:
+                style["color"] = PALETTE[bases.index(base) % (len(PALETTE) - 1)]
+                style["ls"] = "-" if label.endswith(NOISE) else "--"
             solid = {**style, "ls": "-", "lw": 1.0}
             times = frame_time * np.arange(len(curves.sample))
             samples.plot(times, curves.sample - row * reach, **solid)
@@ -74,7 +82,8 @@ def roll_outs(
         samples.set(xlabel="time (ħ/t)", ylabel=f"{quantity}, shifted", yticks=[])
         correlation.set(xlabel="time (ħ/t)", ylabel="C", ylim=(-1.05, 1.05))
         correlation.axhline(0, color="grey", lw=0.8)
-        histogram.set(xlabel=quantity, ylabel="probability density")
+        highest = 2 * float((true.shares / np.diff(edges)).max())
+        histogram.set(xlabel=quantity, ylabel="probability density", ylim=(0, highest))
         error.set(
             xlabel="time since the last true frame (ħ/t)",
             ylabel="RMS error / spread",
@@ -83,5 +92,5 @@ def roll_outs(
         error.axhline(0.5, color="grey", lw=0.8)
         if lyapunov_time is not None:
             error.axvline(lyapunov_time, color="grey", lw=0.8, ls=":")
-        histogram.legend(loc="best")
+        correlation.legend(loc="upper right", fontsize=8, ncols=2)
     return Path(path)

@@ -18,7 +18,7 @@ from latticezoo.symmetry.errors import InputError
 from latticezoo.training.callbacks import describe_data
 from latticezoo.training.evaluate import parameter_count
 from latticezoo.training.leaderboard import Column, ordered, print_table, write_csv
-from latticezoo.training.roll_out_plots import Curves, roll_outs
+from latticezoo.training.roll_out_plots import NOISE, Curves, roll_outs
 from latticezoo.training.runs import RunFolder, hardware, versions, write_json
 from latticezoo.training.threads import suited_threads
 from latticezoo.zoo.base import ZooModel
@@ -156,7 +156,7 @@ class SeriesResults:
         """
         return [
             {"label": name, "baseline": False, **self._roll_outs(name, network, noise)}
-            for name, noise in ((label, 0.0), (f"{label}, noise", 1.0))
+            for name, noise in ((label, 0.0), (label + NOISE, 1.0))
         ]
 
     def _one_step(self, network: SequenceModel, size: int = 16) -> float:
