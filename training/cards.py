@@ -171,6 +171,7 @@ def revise_card(
     Raises:
         InputError: There is nothing to add, the card is damaged, or something cannot be measured.
     """
+    from latticezoo.datasets.driven import DRIVER_OPTIONS
     from latticezoo.training.names import open_data
     from latticezoo.training.runs import write_json
     from latticezoo.zoo.pretrained import load_pretrained
@@ -186,7 +187,10 @@ def revise_card(
         metrics["domain_growth"] = growth
     files = []
     if lacking or force:
-        data = open_data(metrics["data"]["name"], metrics["data"]["options"])
+        # What drove the training data is told on the page and may be long gone: fresh states are
+        # exact.
+        options = {k: v for k, v in metrics["data"]["options"].items() if k not in DRIVER_OPTIONS}
+        data = open_data(metrics["data"]["name"], options)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".rollout-") as scratch:
             picture = Path(scratch) / ROLLOUT
             complete(
