@@ -153,10 +153,11 @@ class GaugeModel(EnergyModel):
             targets.append(batch.get("targets"))
         with torch.no_grad():
             moments.calibrate(given)
-            if all(entry is not None for entry in targets):
+            known = [entry for entry in targets if entry is not None]
+            if len(known) == len(given):
                 series.fit(
                     (moments(*one), self._fit_targets(entry))
-                    for one, entry in zip(given, targets, strict=True)
+                    for one, entry in zip(given, known, strict=True)
                 )
                 for name, weight in self.named_parameters():
                     if "_head." in name:

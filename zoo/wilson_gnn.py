@@ -221,8 +221,9 @@ class WilsonGNN(GaugeModel):
         moments = None
         if self.moments:
             found = self.moments(links, lattice)
+            flows = None if found.currents is None else _on_torus(found.currents, lattice)
             moments = StandardMoments(
-                *(None if part is None else _on_torus(part, lattice) for part in found)
+                _on_torus(found.sites, lattice), _on_torus(found.links, lattice), flows
             )
             along.append(moments.links)
             sites.append(moments.sites[..., None, :].expand(-1, -1, -1, 2, -1))

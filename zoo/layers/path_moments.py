@@ -106,7 +106,8 @@ def _by_matrices(links: Tensor, lattice: Lattice, highest: int, scale: Tensor | 
     before = torch.eye(size, dtype=h.dtype, device=h.device).expand_as(h)
     first = scale * (links.real.square() + links.imag.square() if links.is_complex() else links**2)
     first = first.sum((-1, -2)) / colours  # of T_1
-    sites, ends = [], []
+    sites: list[Tensor] = []
+    ends: list[Tensor] = []
     for order in range(1, (highest + 1) // 2 + 1):  # last is T_order
         if order > 1:
             before, last = last, torch.baddbmm(before, twice, last, beta=-1)
@@ -134,7 +135,8 @@ def _by_windows(links: Tensor, lattice: Lattice, highest: int, scale: Tensor | f
     index = _windows(lattice, (highest + 2) // 2).to(links.device)
     # Some columns at a time, as many as stay in the cache of a processor.
     columns = max(1, _CACHED // index[..., 0].numel())
-    sites, ends = [], []
+    sites: list[list[Tensor]] = []
+    ends: list[list[Tensor]] = []
     for some in links.split(max(1, columns // lattice.n_sites)):
         parts = [_columns(some, part, highest, scale) for part in index.split(columns, -1)]
         for kept, place in ((sites, 0), (ends, 1)):
