@@ -7,6 +7,7 @@ stands that of the processor, which other work on the machine does not lengthen.
 """
 
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -47,7 +48,12 @@ def main() -> None:
         clock, processor = (statistics.median(column) for column in zip(*times, strict=True))
         seconds[name] = {"clock": round(clock, 3), "processor": round(processor, 3)}
         print(f"{name}: {clock:.2f} s, {processor:.2f} s of the processor")
-    found = {"repeats": REPEATS, "seconds": seconds, "hardware": hardware()}
+    found = {
+        "repeats": REPEATS,
+        "seconds": seconds,
+        "load_average": round(os.getloadavg()[0], 1),
+        "hardware": hardware(),
+    }
     Path(__file__).with_suffix(".json").write_text(json.dumps(found, indent=2) + "\n")
 
 
