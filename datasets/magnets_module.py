@@ -32,7 +32,7 @@ class ItinerantMagnets(MadeData):
         options: Further options of the recipe, such as ``{"damping": 0.1}``.
         path: The dataset file; one in the cache by default. Made when it is not there.
         workers: Processes that make it; one a core by default.
-        batch_size: Samples in a training batch.
+        batch_size: Samples in a training batch, of all processes together.
         dtype: ``"float32"`` or ``"float64"``: type of the batches.
         seed: Seed of the data and of the split.
         shuffle_seed: Seed of the order of training samples; ``seed`` by default.

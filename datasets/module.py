@@ -228,7 +228,7 @@ class FromFile(LatticeData):
 
     Args:
         path: The file.
-        batch_size: Samples in a training batch.
+        batch_size: Samples in a training batch, of all processes together.
         dtype: ``"float32"`` or ``"float64"``: type of the batches.
         seed: Seed of the split.
         shuffle_seed: Seed of the order of training samples; that of the split by default.
