@@ -1,6 +1,6 @@
 """Time of one field on link spins: by diagonalization, and learned.
 
-    python benchmarks/gauge_force.py                       # about two minutes
+    python benchmarks/gauge_force.py                       # half a minute
     python benchmarks/gauge_force.py --model RUN
 
 Random link spins of the quantum link model; one state, one thread, processor time (which other work
@@ -40,7 +40,7 @@ def link_spins(lattice: Lattice) -> dict[str, torch.Tensor]:
     return {"U": torch.polar(torch.sqrt(1 - height**2), phase), "E": height}
 
 
-def seconds(call: Callable[[], Any], enough: float = 2.0) -> float:
+def seconds(call: Callable[[], Any], enough: float = 0.5) -> float:
     """Shortest processor time of one call, of at least two."""
     times: list[float] = []
     while len(times) < 2 or (sum(times) < enough and len(times) < 20):
