@@ -33,6 +33,8 @@ from latticezoo.zoo.sequence_model import SequenceModel, unbounded
 
 #: Windows that go through a network at once.
 _TOGETHER = 16
+#: Above this many sites symmetry is tried on a smaller torus.
+_EXHAUSTIVE_SITES = 100
 #: What is reported of a climate, in words.
 _CLIMATE = {
     "std": "standard deviation",
@@ -111,21 +113,43 @@ def changes(network: SequenceModel, windows: Windows) -> Pairs:
 def equivariance(
     network: SequenceModel, windows: Windows, dtype: torch.dtype
 ) -> EquivarianceReport:
-    """Largest error over the symmetry group, of all predictions along one true window.
+    """Largest error over the symmetry group, of all predictions along a series.
 
-    Every frame of a series goes by the same group element.
+    Every frame of the series goes by the same group element. The series is a true window; of a
+    field on many sites, random frames on a smaller torus, for the group has as many elements as
+    sites times point operations.
     """
     copied = deepcopy(network).to(dtype)
+    field, lattice = network.task.inputs[0], windows.lattice
     length = windows.window
+    if field.support == "site" and lattice.n_sites > _EXHAUSTIVE_SITES:
+        lattice = _smaller(network, lattice)
+        length = min(length, network.required_frames + 3)
+        draw = torch.Generator().manual_seed(0)
+        scale = copied.input_scaling.scale(field.name)
+        values = torch.randn(length, lattice.n_sites, len(scale), generator=draw, dtype=dtype)
+        fields = {field.name: values * scale}
+    else:
+        window = windows.__getitems__([0]).fields
+        fields = {name: values[0].to(dtype) for name, values in window.items()}
 
     def frame_by_frame(fields: Mapping[str, Tensor], lattice: Lattice) -> dict[str, Tensor]:
         series = {name: values.unflatten(0, (-1, length)) for name, values in fields.items()}
         return {name: values.flatten(0, 1) for name, values in copied(series, lattice).items()}
 
-    window = windows.__getitems__([0]).fields
-    fields = {name: values[0].to(dtype) for name, values in window.items()}
-    lattice = windows.lattice
     return equivariance_error(frame_by_frame, network.task, lattice, fields=fields, dtype=dtype)
+
+
+def _smaller(network: SequenceModel, lattice: Lattice) -> Lattice:
+    """A torus of the family with even sides that holds what a site sees."""
+    for side in (8, 10, 12):
+        small = Lattice(lattice.family, (side,) * lattice.dim)
+        try:
+            small.require(network.required_shells, network.registry_name)
+        except InputError:
+            continue
+        return small
+    return lattice
 
 
 def frames_per_second(network: SequenceModel, windows: Windows, frames: int = 50) -> float:
