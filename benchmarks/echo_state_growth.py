@@ -1,6 +1,7 @@
 """Domain growth by echo state networks: the order parameter alone, no forces, no electrons.
 
-    python benchmarks/echo_state_growth.py --driver lattice_enn.holstein_weak --seeds 10
+    python benchmarks/echo_state_growth.py --lattice 24 --trajectories 24 --frames 20 \\
+        --driver lattice_enn.holstein_weak --large-frames 30 --replicas 6   # some ten minutes
 
 Quenches of the Holstein model on a small lattice (data cdw_growth; made once, kept in the cache)
 train networks whose input is the local order phi of the last frames. Then:
