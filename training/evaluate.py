@@ -26,7 +26,7 @@ Pairs = dict[str, tuple[np.ndarray, np.ndarray]]
 #: sites times point operations, each of them a forward pass over all sites.
 _EXHAUSTIVE_SITES = 400
 #: The same where a forward pass takes more seconds than this, as where electrons are diagonalized.
-_EXHAUSTIVE_SECONDS = 0.1
+_EXHAUSTIVE_SECONDS = 0.02
 #: Sides of the smaller torus, the first that takes no longer.
 _SMALLER = (12, 8, 6)
 
@@ -152,10 +152,16 @@ def sites_per_second(
         calls: How many calls to measure, at most.
     """
     size = max(1, sites // samples.lattice.n_sites)
-    rows = torch.arange(size) % len(samples)
-    fields = {name: values[rows] for name, values in samples.fields.items()}
+    one = {name: values[:1] for name, values in samples.fields.items()}
     with torch.inference_mode(not getattr(model, "needs_gradient", False)):
-        model(fields, samples.lattice)  # builds caches
+        model(one, samples.lattice)  # builds caches
+        start = time.perf_counter()
+        model(one, samples.lattice)
+        # A network that takes seconds for many samples gains nothing from their company.
+        size = min(size, max(1, int(seconds / (time.perf_counter() - start))))
+        rows = torch.arange(size) % len(samples)
+        fields = {name: values[rows] for name, values in samples.fields.items()}
+        model(fields, samples.lattice)
         times: list[float] = []
         end = time.perf_counter() + seconds
         while len(times) < 5 or (len(times) < calls and time.perf_counter() < end):
