@@ -378,6 +378,10 @@ def evaluation_data(data: MadeData, **changes: Any) -> MadeData:
         if name not in known:
             raise unknown(f"option of {type(data).__name__}", name, known)
     options = {name: value for name, value in data.hparams.items() if name not in DRIVER_OPTIONS}
+    if options.get("disturbed") and "trajectories" in changes:
+        # As large a share of the trajectories as in the data starts from a disturbed order.
+        share = options["disturbed"] / options["trajectories"]
+        options["disturbed"] = round(share * changes["trajectories"])
     fresh = {"path": None, "seed": data.seed + EVALUATION_SEED, "shuffle_seed": None}
     whole = {"val_fraction": 0.0, "test_fraction": 1.0}
     return type(data)(**{**options, **fresh, **whole, **changes})

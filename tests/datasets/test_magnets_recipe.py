@@ -6,6 +6,7 @@ import torch
 from latticezoo.datasets.labelled import LabelledData
 from latticezoo.datasets.magnets import SETTINGS, ItinerantMagnet
 from latticezoo.datasets.make import make_dataset
+from latticezoo.datasets.module import evaluation_data
 from latticezoo.datasets.registry import create_data, list_recipes
 from latticezoo.simulate.dynamics.llg import LLG
 from latticezoo.simulate.run import simulate
@@ -119,3 +120,11 @@ def test_bad_options_are_refused_in_one_sentence(options, sentence):
     with pytest.raises(InputError, match=sentence) as error:
         ItinerantMagnet(**{**TINY, **options})
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("disturbed", "wanted"), [(0, 0), (6, 2), (2, 1), (1, 0)])
+def test_evaluation_keeps_the_share_of_disturbed_order(disturbed, wanted):
+    data = create_data("sd_magnet", lattice=4, random=5, trajectories=8, disturbed=disturbed)
+    fresh = evaluation_data(data, lattice=6, random=2, trajectories=3)
+    assert fresh.recipe.trajectories == 3
+    assert fresh.recipe.disturbed == wanted
