@@ -353,7 +353,8 @@ class SpinNetwork(nn.Module):
                 pair = f"{into.name}_{field.name}"
                 if pair not in self.pairs:
                     continue
-                layer, vectors = self.pairs[pair], folds[into.name]
+                layer: Any = self.pairs[pair]
+                vectors = folds[into.name]
                 if self._kind(field) == self._kind(into):
                     found = found + layer(vectors, lattice)
                 else:
