@@ -23,7 +23,7 @@ SMALL = {
     "energy_gnn": {"widths": [8], "shells": 1, "range_shells": 1},
     "gcn": {"widths": [8, 8], "shells": 1, "range_shells": 1},
     "lattice_enn": {"width": 8, "blocks": 1, "shells": 1}
-    | {"embedding_shells": 1, "readout_shells": 1},
+    | {"embedding_shells": 1, "readout_shells": 1, "range_shells": 1},
     "gauge_gnn": {"channels": 4, "layers": 2, "products": 4, "hidden": 4},
     "link_cnn": {"channels": 8, "blocks": 1},
     "spin_cnn": {"channels": 8, "blocks": 1},
