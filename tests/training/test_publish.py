@@ -12,7 +12,8 @@ from conftest import DATA_WORDS, TINY_GCN
 
 from latticezoo.training.card_check import check_card, missing, page_faults
 from latticezoo.training.cli import main
-from latticezoo.zoo import check_golden, load_pretrained
+from latticezoo.zoo import check_golden, list_pretrained, load_pretrained
+from latticezoo.zoo.sources import card_folder
 
 FILES = {
     "README.md",
@@ -71,6 +72,14 @@ def test_a_complete_card_reports_all_that_was_measured(card):
         assert f"| {entry['name']} | {entry['exact']:.4g} ±" in page
     assert f"{metrics['measurements']['rmse_transfer']:.4f}" in page
     assert "## Citation" in page
+
+
+@pytest.mark.parametrize("name", list_pretrained())
+def test_every_card_of_the_library_is_complete(name):
+    """Measurements, pictures, page, hashes and golden outputs: what publishing would ask for."""
+    check_card(card_folder(name))
+    page = (card_folder(name) / "README.md").read_text()
+    assert f"note = {{model card {name}}}" in page
 
 
 def test_the_hub_reads_the_results_of_the_page(card):
