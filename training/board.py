@@ -222,6 +222,8 @@ def _table_row(row: Mapping[str, Any]) -> str:
 
 
 #: Size of a panel, and the corners of its axes, in units of its view box.
+#: Colours that the style sheet defines.
+_COLOURS = 7
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 340, 210, 44, 215, 12, 168
 
 
@@ -260,8 +262,9 @@ def _panel(
     )
     ordered = sorted(rows, key=lambda row: up(row["share"]))
     heights = spread_out([up(row["share"]) for row in ordered], 15)
+    colours = panel_colours([row["network"] for row in ordered], networks)
     for row, height in zip(ordered, heights, strict=True):
-        colour = f"var(--c{networks.index(row['network']) % 7})"
+        colour = f"var(--c{colours[row['network']]})"
         x, y = across(row["microseconds"]), up(row["share"])
         name = html.escape(row["network"])
         parts.append(
@@ -278,6 +281,24 @@ def _panel(
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
         f'aria-label="error against time per site, {title}">{"".join(parts)}</svg></figure>'
     )
+
+
+def panel_colours(shown: Sequence[str], networks: Sequence[str]) -> dict[str, int]:
+    """Colours of the networks of a panel: that of a network everywhere, unless another has it here.
+
+    Args:
+        shown: The networks of the panel.
+        networks: All networks of the page.
+
+    Returns:
+        Numbers of colours, different as long as there are enough.
+    """
+    found: dict[str, int] = {}
+    for network in sorted(set(shown)):
+        own = networks.index(network) % _COLOURS
+        free = [k for k in range(_COLOURS) if k not in found.values()]
+        found[network] = own if own in free or not free else free[0]
+    return found
 
 
 def decades(values: Sequence[float]) -> list[float]:

@@ -39,7 +39,8 @@ Physics: {title} model, {parameters}; energies in units of the hopping t.
 from latticezoo.symmetry.lattices import Lattice
 from latticezoo.zoo import load_pretrained
 
-network = load_pretrained("{name}")  # or "local-dir:PATH", "hf-hub:user/name"
+# or "local-dir:PATH", "hf-hub:user/name"
+network = load_pretrained("{name}")
 outputs = network({{"{field}": values}}, Lattice.parse("{metrics["lattice"]}"))
 ```
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from latticezoo.training.board import COLUMNS, board_page, card_row, decades
+from latticezoo.training.board import COLUMNS, board_page, card_row, decades, panel_colours
 from latticezoo.training.card_check import read_metrics
 from latticezoo.zoo.sources import card_folder, list_pretrained
 
@@ -129,6 +129,16 @@ def test_panels_hold_what_can_be_compared():
     assert card_row({**metrics, "measurements": series}, "x")["system"] == "holstein_square"
     metrics["data"]["options"]["preset"] = None
     assert card_row(metrics, "x")["system"] == "holstein_square"
+
+
+def test_no_colour_stands_for_two_networks_of_a_panel():
+    networks = [f"n{k:02d}" for k in range(16)]
+    for shown in (["n00", "n07", "n14"], networks[3:10], ["n15", "n01", "n08"]):
+        colours = panel_colours(shown, networks)
+        assert set(colours) == set(shown)
+        assert len(set(colours.values())) == len(shown)
+    assert panel_colours(["n05", "n09"], networks) == {"n05": 5, "n09": 2}
+    assert set(panel_colours(networks, networks).values()) == set(range(7))
 
 
 def test_axes_hold_all_values():
