@@ -55,9 +55,12 @@ class TightBinding(ZooModel):
     stronger potentials saturate, so that the polynomial cannot run away outside of the training
     data.
 
-    The price is time: some ten microseconds a site and order on a large lattice with the default
-    range, and a diagonalization where the torus is smaller than the neighbourhood (``2 reach + 1``
-    sites). Paths around such a torus count, as they do for the electrons.
+    The price is time: 10 ms a site on a large lattice with the default order and range, where
+    ``lattice_enn`` takes 13 µs (``benchmarks/jahn_teller_force.py``), and a diagonalization where
+    the torus is smaller than the neighbourhood (``2 reach + 1`` sites). Paths around such a torus
+    count, as they do for the electrons. So it is no faster than an exact solver on small tori: it
+    is for electrons whose Hamiltonian is not known, for forces that local networks cannot learn,
+    and as a reference.
 
     Presets:
         ``compact``: order 128, paths within 12 bond lengths, nearest-neighbour hopping; 142 weights
