@@ -92,6 +92,7 @@ class SeriesPlan:
         """
         from latticezoo.datasets.module import MadeData, evaluation_data
         from latticezoo.datasets.series import SeriesData
+        from latticezoo.simulate.dynamics.roll_out import RollOut
         from latticezoo.training.names import open_data
         from latticezoo.training.settings import merge, section
         from latticezoo.zoo.loading import load_network
@@ -101,6 +102,7 @@ class SeriesPlan:
         dynamics = section(values["dynamics"], "dynamics", {"name": str, "noise": float})
         if dynamics.get("name", "roll_out") != "roll_out":
             raise unknown("dynamics of a series", dynamics["name"], ["roll_out"])
+        RollOut(1.0, dynamics.get("noise", 0.0))  # raises before any run is made
         for name in ("steps", "replicas", "sample_every", "frame_every"):
             if values[name] < 1:
                 raise InputError(f"{name} is {values[name]}; it must be at least 1.")
