@@ -34,7 +34,7 @@ demo: $(STAMP)
 	$(BIN)/python -m latticezoo.training.demo --out demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
