@@ -31,7 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--page", action="store_true", help="print the card of pretrained weights")
     parser.add_argument("--check", action="store_true", help="check the pretrained weights")
-    parser.add_argument("--data", default="holstein", help="dataset whose task decides the sizes")
+    parser.add_argument(
+        "--data",
+        help="dataset whose task decides the sizes (default: holstein, or one that a network can "
+        "serve)",
+    )
     parser.add_argument("--json", action="store_true", help="as JSON, for programs")
 
 
@@ -56,12 +60,13 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def describe_models(pattern: str, data: str) -> dict[str, Any]:
+def describe_models(pattern: str, data: str | None = None) -> dict[str, Any]:
     """Networks, presets with their sizes, and pretrained names, plain values.
 
     Args:
         pattern: Names to list, with ``*`` and ``?``.
-        data: Dataset whose task decides the sizes.
+        data: Dataset whose task decides the sizes. By default that of holstein, or for a network
+            that cannot serve it the first that it can.
 
     Raises:
         InputError: For an unknown dataset, or a pattern that nothing matches.
@@ -71,9 +76,9 @@ def describe_models(pattern: str, data: str) -> dict[str, Any]:
     from latticezoo.zoo.registry import MEMBERS, list_models, model_class
     from latticezoo.zoo.sources import list_pretrained
 
-    task = open_data(data, {}).task
-    # What cannot serve the task is shown with the first that it can.
-    others = [open_data(name, {}).task for name in list_data() if name not in (data, "from_file")]
+    task = open_data(data or "holstein", {}).task
+    left = [] if data else [name for name in list_data() if name not in ("holstein", "from_file")]
+    others = [open_data(name, {}).task for name in left]
     models: dict[str, Any] = {}
     for name in list_models(pattern):
         summary = MEMBERS[name].summary if name in MEMBERS else ""
