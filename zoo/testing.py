@@ -98,8 +98,9 @@ def perturb(network: ZooModel, seed: int = 1) -> ZooModel:
             noise = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
             size = max(float(weight.double().square().mean().sqrt()), 0.05)
             weight.add_(0.3 * size * noise.to(weight.dtype))
-        for name, fitted in network.named_buffers():
-            if name.endswith("_weights"):  # sums that are fit before training; zero until then
+        learned = dict(network.named_parameters())
+        for name, fitted in network.state_dict().items():  # without constants, which are not saved
+            if name.endswith("_weights") and name not in learned:  # fit before training, or zero
                 noise = torch.randn(fitted.shape, generator=generator, dtype=torch.float64)
                 fitted.copy_(0.3 * noise)
     statistics = {
