@@ -76,7 +76,7 @@ class TightBinding(ZooModel):
         reach: Bond lengths within which paths stay.
         shells: Shells of neighbours that electrons hop to.
         potential_shells: Shells around a site whose fields make its potential; 0: the site alone.
-        **training: Learning rate, optimizer, schedule, ``conserve``: see
+        **training: Learning rate, optimizer (L-BFGS by default), schedule, ``conserve``: see
             :class:`~latticezoo.zoo.base.ZooModel`.
 
     Raises:
