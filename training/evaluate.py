@@ -98,7 +98,8 @@ def equivariance(
     """Largest relative equivariance error over the whole symmetry group.
 
     The finite part is tried element by element on physical states, on the lattice of the samples
-    when it is small and a pass is quick, else on random states of a smaller torus; a continuous part is sampled.
+    when it is small and a pass is quick, else on random states of a smaller torus; a continuous
+    part is sampled.
 
     Args:
         model: The map; modules are copied to ``dtype``.
