@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from latticezoo.simulate.dynamics.langevin import Forces
-from latticezoo.simulate.dynamics.runge_kutta import rk4_step
+from latticezoo.simulate.dynamics.runge_kutta import rk5_step
 from latticezoo.simulate.dynamics.schedule import check_positive
 from latticezoo.simulate.state import State
 from latticezoo.simulate.systems.ehrenfest_links import EhrenfestLinks
@@ -32,10 +32,11 @@ class LinkSpins:
 
     with B the forces of :class:`~latticezoo.simulate.systems.QuantumLink`, of a network in its
     place (adiabatic), or of :class:`~latticezoo.simulate.systems.ehrenfest_links.EhrenfestLinks`
-    (Ehrenfest: then ρ is propagated too). Fourth-order Runge–Kutta, four force calls a step.
+    (Ehrenfest: then ρ is propagated too). Fifth-order Runge–Kutta, six force calls a step: at the
+    same cost the steps are longer than with four of fourth order, and the errors far smaller.
 
     div E is kept to rounding: the rates of every stage have none, and no later operation changes E.
-    B is evaluated at spins of the right length. That of the result, off by O(dt⁵), is put right by
+    B is evaluated at spins of the right length. That of the result, off by O(dt⁶), is put right by
     the modulus of U alone, except near the poles, where U vanishes.
 
     Args:
@@ -60,7 +61,7 @@ class LinkSpins:
         return replace(state, momenta={}).with_dt(self.dt)
 
     def step(self, state: State, forces: Forces) -> State:
-        """One step; ``forces`` is called four times, at last at the new fields."""
+        """One step; ``forces`` is called six times, at last at the new fields."""
         begin = dict(state.fields)
         square = begin["U"].abs() ** 2 + begin["E"] ** 2
 
@@ -74,7 +75,7 @@ class LinkSpins:
             fields = on_sphere(values)
             return _precession(fields, forces(fields))
 
-        new = rk4_step(rate, begin, self.dt)
+        new = rk5_step(rate, begin, self.dt)
         modulus = torch.sqrt((square - new["E"] ** 2).clamp(min=0))
         far = modulus > _CAP * square.sqrt()
         size = new["U"].abs()

@@ -144,7 +144,7 @@ class QuantumLink(System):
             )
 
     def _slack(self, links: Tensor) -> float:
-        # Of the size of what an integrator of fourth order leaves in a step.
+        # Of the size of what an integrator leaves in the steps that a spin spends near a pole.
         return self.length * (1e-4 if links.dtype == torch.complex64 else 1e-6)
 
     # ---- fermions ------------------------------------------------------------------------------

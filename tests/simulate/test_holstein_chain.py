@@ -13,7 +13,7 @@ from latticezoo.simulate.dynamics.mean_field import (
     lyapunov_exponent,
 )
 from latticezoo.simulate.dynamics.roll_out import RollOut
-from latticezoo.simulate.dynamics.runge_kutta import rk4_step
+from latticezoo.simulate.dynamics.runge_kutta import rk4_step, rk5_step
 from latticezoo.simulate.run import Checkpoint, simulate
 from latticezoo.simulate.systems.holstein_chain import SemiclassicalChain
 from latticezoo.simulate.trajectory import open_trajectory
@@ -30,15 +30,16 @@ def as_density(chain, state):
     return {"rho": chain.density_matrix(state), "Q": state["Q"], "P": state["P"]}
 
 
-def test_rk4_is_of_fourth_order():
-    """On dz/dt = iz, whose solution is a rotation, halving the step cuts the error by 16."""
+@pytest.mark.parametrize(("step", "order"), [(rk4_step, 4), (rk5_step, 5)])
+def test_runge_kutta_steps_are_of_their_order(step, order):
+    """On dz/dt = iz, whose solution is a rotation, halving the step cuts the error by 2^order."""
     errors = []
     for steps in (20, 40):
         values = {"z": torch.ones(1, dtype=torch.complex128)}
         for _ in range(steps):
-            values = rk4_step(lambda v: {"z": 1j * v["z"]}, values, 2 / steps)
+            values = step(lambda v: {"z": 1j * v["z"]}, values, 2 / steps)
         errors.append(abs(complex(values["z"]) - complex(math.cos(2), math.sin(2))))
-    assert 15 < errors[0] / errors[1] < 17
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.1)
 
 
 def test_sea_is_the_half_filled_projector_with_two_half_filled_modes():
@@ -76,7 +77,7 @@ def test_both_schemes_go_to_the_same_limit_at_their_orders():
         distance(evolve_density(chain, as_density(chain, state), 3.0, dt), exact)
         for dt in (0.02, 0.01)
     ]
-    assert 15 < errors[0] / errors[1] < 17
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.1)
     assert errors[1] < 1e-7
 
 
