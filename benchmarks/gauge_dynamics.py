@@ -63,7 +63,7 @@ def case(group: str, ehrenfest: bool, lattice: Lattice, temperature: float) -> t
 def dynamics(group: str, driver: Any, lattice: Lattice, dt: float) -> Any:
     """The integrator."""
     if group == "quantum link":
-        return LinkSpins(dt)
+        return LinkSpins(dt, length=1.0)
     if isinstance(driver, EhrenfestLinks):
         return EhrenfestRotors(driver, lattice, dt, G2)
     return LinkRotors(dt, G2)

@@ -44,7 +44,7 @@ from latticezoo.training.plots import figure
 from latticezoo.zoo.loading import load_network
 
 SYSTEM = QuantumLink()
-DT, EVERY, BATH, SEED = 0.05, 4, 0.5, 77
+DT, EVERY, BATH, SEED = 0.025, 8, 0.5, 77
 COPIES = 3
 
 
@@ -73,7 +73,7 @@ def run(driver: Any, start: State, span: float, lattice: Lattice, exact_every: i
     ]
     return simulate(
         driver,
-        LinkSpins(DT),
+        LinkSpins(DT, length=SYSTEM.length),
         start,
         round(span / DT),
         lattice=lattice,

@@ -110,8 +110,8 @@ class LinkSpinRuns(FramesRecipe):
         return grid
 
     def trajectory_cost(self, number: int) -> int:
-        """Four fields a step, the labels, and the start."""
-        return self.frames + 4 * self.frame_steps()[-1] + 1
+        """Six fields a step, the labels, and the start."""
+        return self.frames + 6 * self.frame_steps()[-1] + 1
 
     def seconds_per_solve(self) -> float:
         """Rough time of one field: a complex diagonalization on one core."""
@@ -138,7 +138,7 @@ class LinkSpinRuns(FramesRecipe):
             return system.forces(fields, lattice)
 
         _, _, dt = self.times
-        dynamics, own = LinkSpins(dt), (unit.first,)
+        dynamics, own = LinkSpins(dt, length=self.length), (unit.first,)
         state = thermal_link_spins(
             system, lattice, self.bath_temperature, own, self.sweeps, self.stream_seed
         )

@@ -183,7 +183,9 @@ class QuantumLinkRuns(LinkRuns):
     def dynamics(self, plan: Plan) -> LinkSpins:
         """Runge–Kutta with dt 0.01 where nothing else is said."""
         _no_bath(plan)
-        return LinkSpins(plan.dynamics.get("dt") or 0.01)
+        system = _model(plan.system)
+        assert isinstance(system, QuantumLink)
+        return LinkSpins(plan.dynamics.get("dt") or 0.01, length=system.length)
 
     def energies(self, plan: Plan) -> Observer:
         """The energy of the system holds all."""

@@ -87,6 +87,20 @@ def test_link_spins_are_of_fifth_order(ehrenfest):
     assert math.log2(errors[0] / errors[1]) == pytest.approx(5, abs=0.3)
 
 
+def test_link_spins_get_their_length_back_away_from_the_poles():
+    lattice = square(2)
+    fields = divergence_free(lattice)
+    far = fields["U"].abs() > 0.2
+    assert bool(far.any())
+    bent = {**fields, "U": torch.where(far, (1 + 3e-7) * fields["U"], fields["U"])}
+    for length, expected in ((1.0, 1e-15), (None, 1e-8)):
+        end = run(LINK, LinkSpins(0.01, length=length), bent, 1, lattice)
+        off = float((torch.sqrt(end["U"].abs() ** 2 + end["E"] ** 2) - 1).abs().max())
+        assert (off < expected) if length else (off > expected)
+    with pytest.raises(InputError, match=r"length is 0"):
+        LinkSpins(0.01, length=0)
+
+
 def test_a_lone_link_spin_precesses_about_the_axis_of_its_electric_field():
     # H = g² E²/2: φ turns at the rate g² E.
     system, lattice = QuantumLink(g2=0.8, J=0.0, t=0.0), square(2)
