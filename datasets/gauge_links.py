@@ -216,7 +216,7 @@ class FermionsOnLinks(Backgrounds):
 @recipe("wilson_loops")
 @dataclass(frozen=True, kw_only=True)
 class LoopsOfLinks(Backgrounds):
-    """Traced square loops: see :class:`~latticezoo.simulate.systems.WilsonLoops`.
+    """Traced rectangular loops: see :class:`~latticezoo.simulate.systems.WilsonLoops`.
 
     Options as :class:`Backgrounds`, and:
 

@@ -87,12 +87,13 @@ class GaugeFermionsData(MadeData):
 
 @register_data("wilson_loops")
 class WilsonLoopsData(MadeData):
-    """Traced square loops of gauge links, made on demand.
+    """Traced rectangular loops of gauge links, made on demand.
 
     Args:
         group: ``Z2``, ``U1`` or ``SU2``.
         lattice: Linear size, or a lattice such as ``square(12, 16)``.
-        target: What to learn, names with commas between: ``loop_1`` to ``loop_4``.
+        target: What to learn, names with commas between: ``loop_1`` (1 × 1), ``loop_1x2``, …,
+            ``loop_4``; all by default.
         random: Number of backgrounds with Haar-random links.
         thermal: Number of backgrounds from the pure gauge theory.
         betas: Their values of β, with commas between.
@@ -114,7 +115,7 @@ class WilsonLoopsData(MadeData):
         self,
         group: str = "SU2",
         lattice: int | str = 8,
-        target: str = "loop_1,loop_2,loop_3,loop_4",
+        target: str | None = None,
         random: int = 0,
         thermal: int = 400,
         betas: str = "1,2,4",
@@ -140,5 +141,6 @@ class WilsonLoopsData(MadeData):
         }
         recipe = create_recipe("wilson_loops", **{**given, **(options or {})})
         assert isinstance(recipe, LoopsOfLinks)
-        task = recipe.system.task("square", target)
+        system = recipe.system
+        task = system.task("square", target or ",".join(system.targets))
         self.use(recipe, task=task, path=path, workers=workers)

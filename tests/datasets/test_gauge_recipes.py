@@ -8,7 +8,7 @@ from latticezoo.datasets.registry import Unit
 from latticezoo.simulate.gauge_sampling import mean_plaquette
 from latticezoo.simulate.systems.gauge_fermions import TARGETS
 from latticezoo.symmetry.errors import InputError
-from latticezoo.symmetry.gauge import check_links, plaquettes, trace
+from latticezoo.symmetry.gauge import check_links, plaquettes, trace, wilson_line
 from latticezoo.symmetry.testing import assert_equivariant
 
 SMALL = {"lattice": 4, "random": 3, "thermal": 5, "sweeps": 3}
@@ -72,13 +72,21 @@ def test_a_mass_brings_the_sublattice_into_the_inputs():
         create_recipe("gauge_fermions", mass=0.5, **{**SMALL, "lattice": 5})
 
 
-def test_loops_are_traces_round_squares():
+def test_loops_are_traces_round_rectangles():
     made = create_recipe("wilson_loops", lattice="4,6", random=0, thermal=2, sweeps=2, largest=3)
     data = made.run(made.units()[0], lambda _: None)
     loops = trace(plaquettes(data.fields["U"], made.geometry)).real / 2
     torch.testing.assert_close(data.labels["loop_1"].mean((1, 2)), loops.mean(1))
     torch.testing.assert_close(data.energy, (1 - loops).sum(1))
-    task = made.system.task("square", "loop_1,loop_2,loop_3")
+    # W = A B of a 2 × 1 loop in two plaquettes, which both begin at the site.
+    links, lattice = data.fields["U"], made.geometry
+    east = wilson_line(links, lattice, (1, 1, 2, -1, -2, -1))
+    product = trace(east @ wilson_line(links, lattice, (1, 2, -1, -2))).real / 2
+    turned = trace(wilson_line(links, lattice, (1, 2, 2, -1, -2, -2))).real / 2
+    assert made.system.targets == ("loop_1", "loop_1x2", "loop_2", "loop_1x3", "loop_2x3", "loop_3")
+    wide = data.labels["loop_1x2"].mean((1, 2))
+    torch.testing.assert_close(wide, 0.5 * (product + turned).mean(1))
+    task = made.system.task("square", ",".join(made.system.targets))
     assert_equivariant(made.system.labels, task, made.geometry, batch=1, n_random=8)
     with pytest.raises(InputError, match="must be smaller than its side 4"):
         create_recipe("wilson_loops", lattice=4)

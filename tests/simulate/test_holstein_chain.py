@@ -77,7 +77,7 @@ def test_both_schemes_go_to_the_same_limit_at_their_orders():
         distance(evolve_density(chain, as_density(chain, state), 3.0, dt), exact)
         for dt in (0.02, 0.01)
     ]
-    assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.1)
+    assert 15 < errors[0] / errors[1] < 17
     assert errors[1] < 1e-7
 
 
