@@ -44,7 +44,7 @@ from latticezoo.training.plots import figure
 from latticezoo.zoo.loading import load_network
 
 SYSTEM = QuantumLink()
-DT, EVERY, BATH, SEED = 0.025, 8, 0.5, 77
+DT, EVERY, BATH, SEED = 0.05, 4, 0.5, 77
 COPIES = 3
 
 
