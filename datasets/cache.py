@@ -42,6 +42,8 @@ def cache_folder() -> Path:
 def recipe_hash(recipe: Recipe) -> str:
     """Twelve hexadecimal digits that tell datasets with different options apart."""
     text = canonical_json(recipe.source().identity())
+    if recipe.revision > 1:
+        text += f" revision {recipe.revision}"
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -100,7 +102,7 @@ class Parts:
         self.target = target
         self.folder = Path(f"{target}.parts")
         source = recipe.source()
-        self._key = canonical_json([source.identity(), source.library_version])
+        self._key = canonical_json([source.identity(), source.library_version, recipe.revision])
 
     def path(self, unit: Unit) -> Path:
         """File of a unit's result."""

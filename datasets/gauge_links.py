@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -226,6 +227,8 @@ class LoopsOfLinks(Backgrounds):
     Raises:
         InputError: An option is outside its range, or a loop would close around the torus.
     """
+
+    revision: ClassVar[int] = 2
 
     group: str = "SU2"
     betas: str = "1,2,4"

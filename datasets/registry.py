@@ -165,6 +165,8 @@ class Recipe(ABC):
     """
 
     name: ClassVar[str] = ""
+    #: Raised when the same options come to make other labels, so that old files are not taken.
+    revision: ClassVar[int] = 1
 
     @property
     @abstractmethod

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from latticezoo.datasets import create_data, create_recipe
+from latticezoo.datasets.cache import recipe_hash
 from latticezoo.datasets.registry import Unit
 from latticezoo.simulate.gauge_sampling import mean_plaquette
 from latticezoo.simulate.systems.gauge_fermions import TARGETS
@@ -90,6 +91,13 @@ def test_loops_are_traces_round_rectangles():
     assert_equivariant(made.system.labels, task, made.geometry, batch=1, n_random=8)
     with pytest.raises(InputError, match="must be smaller than its side 4"):
         create_recipe("wilson_loops", lattice=4)
+
+
+def test_a_recipe_that_makes_other_labels_than_before_has_another_file(monkeypatch):
+    made = create_recipe("wilson_loops", lattice=5)
+    now = recipe_hash(made)
+    monkeypatch.setattr(type(made), "revision", made.revision - 1)
+    assert recipe_hash(made) != now
 
 
 def test_runs_of_link_spins_keep_their_energy_and_split_by_run(tmp_path):
