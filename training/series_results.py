@@ -78,7 +78,8 @@ class SeriesResults:
         self.rows: list[dict[str, Any]] = []
         self.networks: dict[str, ZooModel] = {}
         self.curves: dict[str, Curves] = {}
-        runs = {split: data.runs(split)[self.name] for split in ("train", "val", "test")}
+        every_field = {split: data.runs(split) for split in ("train", "val", "test")}
+        runs = {split: fields[self.name] for split, fields in every_field.items()}
         #: Climate is that of one number; of a field on sites only the one-step error is measured.
         self.scalar = self.field.support == "global" and runs["test"].shape[-1] == 1
         self.spread = float(runs["train"].square().mean().sqrt())
@@ -95,8 +96,16 @@ class SeriesResults:
             )
         each = -(-count // len(test))
         starts = [round(free * (k + 0.5) / each) for k in range(each)]
-        pieces = torch.cat([test[:, s : s + data.window + self.ahead] for s in starts])[:count]
-        self.windows, self.futures = pieces[:, : data.window], pieces[:, data.window :]
+
+        def pieces(series: Tensor, after: int, frames: int) -> Tensor:
+            parts = [series[:, s + after : s + after + frames] for s in starts]
+            return torch.cat(parts)[:count]
+
+        #: What roll-outs begin with, all fields, and what happened then to the first.
+        self.windows = {
+            name: pieces(series, 0, data.window) for name, series in every_field["test"].items()
+        }
+        self.futures = pieces(test, data.window, self.ahead)
         self.frames = frames
         every = torch.cat([values[..., 0] for values in runs.values()])
         self.lags = min(100, every.shape[1] - 1, frames - 1)
@@ -114,7 +123,7 @@ class SeriesResults:
         row: dict[str, Any] = {"label": "persistence", "baseline": True, "parameters": 0}
         row |= {"rmse_all": rmse, "share_all": rmse / self.change}
         if self.scalar:
-            still = self.windows[:, -1:].expand(-1, self.ahead)
+            still = self.windows[self.name][:, -1:, 0].expand(-1, self.ahead)
             row |= self._valid(climate.prediction_error(still, self.futures, self.spread))
         self.rows.append(row)
 
@@ -172,23 +181,22 @@ class SeriesResults:
     def _roll_outs(self, label: str, network: SequenceModel, noise: float) -> dict[str, Any]:
         begin = time.perf_counter()
         with suited_threads(0), unbounded(network):
-            found = network.roll_out(
-                {self.name: self.windows[..., None]}, self.data.lattice, self.frames, noise=noise
-            )[self.name][..., 0].double()
+            found = network.roll_out(self.windows, self.data.lattice, self.frames, noise=noise)
+        series = found[self.name][..., 0].double()
         seconds = time.perf_counter() - begin
-        error = climate.prediction_error(found[:, : self.ahead], self.futures, self.spread)
+        error = climate.prediction_error(series[:, : self.ahead], self.futures, self.spread)
         row: dict[str, Any] = self._valid(error)
         row["valid_frames_error"] = climate.valid_time_error(
-            found[:, : self.ahead], self.futures, self.spread
+            series[:, : self.ahead], self.futures, self.spread
         )
-        row["frames_per_second"] = found.numel() / seconds
+        row["frames_per_second"] = series.numel() / seconds
         # Written so that NaN, too, is beyond.
-        kept = (found.abs() <= DIVERGED * self.spread).all(1)
+        kept = (series.abs() <= DIVERGED * self.spread).all(1)
         row["diverged"] = int((~kept).sum())
-        row["roll_outs"] = len(found)
+        row["roll_outs"] = len(series)
         if not bool(kept.any()):
             return row
-        inside = found[kept]
+        inside = series[kept]
         measured = climate.Climate.of(inside, self.lags)
         shares = climate.histogram(inside, self.edges)
         row |= measured.to_dict()

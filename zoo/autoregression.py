@@ -22,12 +22,12 @@ class Autoregression(ReadOutModel):
     .. math::
         x_{t+1} = x_t + \sum_{k=0}^{p-1} w_k\, x_{t-k}
 
-    by ridge regression in one pass over the data. For a field of several channels each w is a
-    matrix between them; on a lattice each site goes by its own past. It is odd by construction.
+    by ridge regression in one pass over the data. For several fields or channels each w is a matrix
+    between them; on a lattice each site goes by its own past. It is odd by construction.
     Frames before the first of a series count as zero.
 
     Args:
-        task: What to learn: the same field one frame later.
+        task: What to learn: the same field, or the same global fields, one frame later.
         order: Number p of frames of the past.
         ridge: Penalty, in units of the mean square of the series.
 
@@ -53,17 +53,18 @@ class Autoregression(ReadOutModel):
             raise InputError(f"order is {self.options['order']!r}; it must be 1 frame or more.")
         if not 0 < self.options["ridge"] < float("inf"):
             raise InputError(f"ridge is {self.options['ridge']:g}; it must be positive.")
-        field = self.task.targets[0]
-        if field.point != "A1" or field.internal is not None:
+        fields = self.task.targets
+        if any(field.point != "A1" or field.internal is not None for field in fields):
             raise self.refuse("it goes on with scalar fields alone.")
-        channels = field.channels(self._family)
+        channels = sum(field.channels(self._family) for field in fields)
         self.set_read_out(self.options["order"] * channels, channels)
 
     @property
     def built_in_flips(self) -> frozenset[str]:  # type: ignore[override]
         """A linear map commutes with every change of sign."""
-        field = self.task.targets[0]
-        return frozenset(name for name in self.task.flips if name in field.odd)
+        return frozenset(
+            name for name in self.task.flips if all(name in f.odd for f in self.task.targets)
+        )
 
     def features(self, series: Tensor, lattice: Lattice, last: int | None = None) -> Tensor:
         """The last frames, newest first, ``[B, T or last, …, p · C]``."""

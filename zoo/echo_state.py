@@ -37,7 +37,7 @@ _SITES: dict[str, Any] = {
 
 @register("echo_state")
 class EchoState(ReadOutModel):
-    r"""Echo state network for site fields and for scalar series.
+    r"""Echo state network for site fields and for series of numbers.
 
     .. math::
         h(t+1) &= (1 - a)\, h(t) + a \tanh\big( W h(t) + W_\mathrm{in} u(t) + b \big) \\
@@ -75,7 +75,7 @@ class EchoState(ReadOutModel):
         eight times the cost on the square lattice.
 
     Args:
-        task: What to learn: the same field one frame later.
+        task: What to learn: the same field, or the same global fields, one frame later.
         preset: One of those above.
         nodes: Size n of the reservoir.
         radius: Spectral radius of W, between 0 and 1.
@@ -158,7 +158,7 @@ class EchoState(ReadOutModel):
             raise InputError(f"washout is {options['washout']}; it must be 1 frame or more.")
         if not 0 < options["ridge"] < float("inf"):
             raise InputError(f"ridge is {options['ridge']:g}; it must be positive.")
-        self.channels = self._channels(field)
+        self.channels = sum(map(self._channels, self.task.targets))
         self.surroundings: Surroundings | None = None
         inputs = self.channels
         if field.support == "site":
@@ -201,9 +201,12 @@ class EchoState(ReadOutModel):
     @property
     def built_in_flips(self) -> frozenset[str]:  # type: ignore[override]
         """Without bias the whole network is odd."""
-        field = self.task.targets[0]
         odd = self.options["bias"] == 0
-        return frozenset(name for name in self.task.flips if odd and name in field.odd)
+        return frozenset(
+            name
+            for name in self.task.flips
+            if odd and all(name in field.odd for field in self.task.targets)
+        )
 
     @property
     def receptive_radius(self) -> float:
@@ -289,12 +292,12 @@ class EchoState(ReadOutModel):
         self, fields: dict[str, Tensor], lattice: Lattice, last: int | None = None
     ) -> dict[str, Tensor]:
         """As the base, without keeping the features of all frames."""
-        series = fields[self.target]
+        series = self.joined(fields)
         parts = [
             series[:, frames] + features @ self.read_out
             for frames, features in self._last(series, lattice, last)
         ]
-        return {self.target: torch.cat(parts, 1)}
+        return self.parted(torch.cat(parts, 1))
 
     def begin_features(self, series: Tensor, lattice: Lattice) -> tuple[Tensor, Memory]:
         """Features after a series, and the hidden states."""
@@ -318,14 +321,16 @@ class EchoState(ReadOutModel):
         found = super().expected(memory)
         if math.isinf(self.bound):
             return found
-        size = self.input_scaling.normalize(found)[self.target].detach().abs()
-        if not bool((size <= self.bound * self.largest).all()):
-            raise InputError(
-                f"{self.registry_name} ran away at frame {int(memory['frames'].max()) + 1} after "
-                f"the wash-in: {self.target!r} came to {float(size.max()):.3g} standard deviations "
-                f"where the training data reach {float(self.largest.max()):.3g}; take a smaller "
-                "input_scale, a smaller radius or a larger ridge, and fit again."
-            )
+        sizes = self.input_scaling.normalize(found)
+        for name, largest in self.parted(self.largest).items():
+            size = sizes[name].detach().abs()
+            if not bool((size <= self.bound * largest).all()):
+                raise InputError(
+                    f"{self.registry_name} ran away at frame {int(memory['frames'].max()) + 1} "
+                    f"after the wash-in: {name!r} came to {float(size.max()):.3g} standard "
+                    f"deviations where the training data reach {float(largest.max()):.3g}; take a "
+                    "smaller input_scale, a smaller radius or a larger ridge, and fit again."
+                )
         return found
 
     # ---- training ------------------------------------------------------------------------------
@@ -343,8 +348,8 @@ class EchoState(ReadOutModel):
         """
         lattice, washout = batch["lattice"], self.required_frames
         with torch.no_grad():
-            series = self._standardized(batch["fields"], lattice)[self.target]
-            goals = self._standardized(batch["targets"], lattice)[self.target]
+            series = self.joined(self._standardized(batch["fields"], lattice))
+            goals = self.joined(self._standardized(batch["targets"], lattice))
             length = series.shape[1]
             if length <= washout:
                 raise InputError(

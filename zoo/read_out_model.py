@@ -36,24 +36,31 @@ class ReadOutModel(SequenceModel):
 
         Args:
             features: Number of features F.
-            channels: Channels C of the field.
+            channels: Channels C of all fields together.
             constant: Whether the last feature is the constant one, which is not penalized.
 
         Raises:
-            InputError: For more fields than one, or a moving average of the weights.
+            InputError: For several fields that are not all global, or a moving average of the
+                weights.
         """
-        if len(self.task.targets) != 1:
-            raise self.refuse("it goes on with a single field.")
+        fields = self.task.targets
+        if len(fields) > 1 and any(field.support != "global" for field in fields):
+            raise self.refuse("it goes on with a single field, or with several global ones.")
         if self.options["ema"]:
             raise self.refuse("its weights are fit at once; leave out ema.")
         self.read_out = nn.Parameter(torch.zeros(features, channels))
         self._shape = (features, channels, constant)
         self._sums = RidgeRegression(*self._shape)
 
-    @property
-    def target(self) -> str:
-        """Name of the field."""
-        return self.task.targets[0].name
+    def joined(self, fields: Mapping[str, Tensor]) -> Tensor:
+        """All fields as channels of one."""
+        return torch.cat([fields[field.name] for field in self.task.targets], -1)
+
+    def parted(self, values: Tensor) -> dict[str, Tensor]:
+        """The inverse of :meth:`joined`."""
+        widths = [len(self.target_scaling.scale(field.name)) for field in self.task.targets]
+        parts = values.split(widths, -1)
+        return {field.name: part for field, part in zip(self.task.targets, parts, strict=True)}
 
     @abstractmethod
     def features(self, series: Tensor, lattice: Lattice, last: int | None = None) -> Tensor:
@@ -72,23 +79,23 @@ class ReadOutModel(SequenceModel):
     def predict(
         self, fields: dict[str, Tensor], lattice: Lattice, last: int | None = None
     ) -> dict[str, Tensor]:
-        series = fields[self.target]
+        series = self.joined(fields)
         recent = series if last is None else series[:, -last:]
-        return {self.target: recent + self.features(series, lattice, last) @ self.read_out}
+        return self.parted(recent + self.features(series, lattice, last) @ self.read_out)
 
     def start(
         self, fields: dict[str, Tensor], lattice: Lattice
     ) -> tuple[dict[str, Tensor], Memory]:
-        series = fields[self.target]
+        series = self.joined(fields)
         features, memory = self.begin_features(series, lattice)
-        return {self.target: series[:, -1] + features @ self.read_out}, memory
+        return self.parted(series[:, -1] + features @ self.read_out), memory
 
     def step(
         self, frame: dict[str, Tensor], memory: Memory, lattice: Lattice
     ) -> tuple[dict[str, Tensor], Memory]:
-        values = frame[self.target]
+        values = self.joined(frame)
         features, memory = self.next_features(values, memory, lattice)
-        return {self.target: values + features @ self.read_out}, memory
+        return self.parted(values + features @ self.read_out), memory
 
     # ---- training ------------------------------------------------------------------------------
 
@@ -103,8 +110,8 @@ class ReadOutModel(SequenceModel):
         """
         lattice, last = batch["lattice"], batch.get("scored")
         with torch.no_grad():
-            series = self._standardized(batch["fields"], lattice)[self.target]
-            goals = self._standardized(batch["targets"], lattice)[self.target]
+            series = self.joined(self._standardized(batch["fields"], lattice))
+            goals = self.joined(self._standardized(batch["targets"], lattice))
             features = self.features(series, lattice, last)
             recent = slice(None) if last is None else slice(-last, None)
             changes = (goals - series)[:, recent]
@@ -114,10 +121,12 @@ class ReadOutModel(SequenceModel):
     def _solve(self) -> None:
         sums = self._sums.gather()
         weights = sums.solve(self.options["ridge"])
-        scale = self.target_scaling.scale(self.target)
+        left = self.parted(sums.residual(weights).sqrt())
         with torch.no_grad():
             self.read_out.copy_(weights)
-            self.get_buffer(f"{self.target}_residual").copy_(sums.residual(weights).sqrt() * scale)
+            for name, spread in left.items():
+                scale = self.target_scaling.scale(name)
+                self.get_buffer(f"{name}_residual").copy_(spread * scale)
 
     def on_validation_start(self) -> None:
         """Lightning hook: what is validated is the fit."""

@@ -69,3 +69,5 @@ def test_bad_windows_are_named(path):
         create_data("chaotic_holstein", window=20, scored=30)
     with pytest.raises(InputError, match="delta_m"):
         create_data("chaotic_holstein", order="delta_m")
+    with pytest.raises(InputError, match="each order parameter once"):
+        create_data("chaotic_holstein", order="delta_n,delta_n")

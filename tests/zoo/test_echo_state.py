@@ -35,8 +35,8 @@ def randomized(network, seed=3):
     with torch.no_grad():
         for weight in network.parameters():
             weight.copy_(0.05 * torch.randn(weight.shape, generator=draw, dtype=torch.float64))
-    network.input_scaling.scale(network.target).fill_(0.7)
-    network.target_scaling.scale(network.target).fill_(0.7)
+    network.input_scaling.scale(network.task.targets[0].name).fill_(0.7)
+    network.target_scaling.scale(network.task.targets[0].name).fill_(0.7)
     return network.eval()
 
 

@@ -177,6 +177,46 @@ def test_linear_autoregression_finds_a_linear_law():
     assert torch.allclose(ahead, waves[:, 20:], atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["autoregression", "echo_state", "transformer", "lstm"])
+def test_two_numbers_go_on_together(name):
+    """A rotation of (x, y): one frame of both holds what one of them has in two."""
+    fields = (ORDER, Field("other", support="global", odd=ODD))
+    task = Task("pair", fields, fields, "chain", ODD)
+    turn = 0.4 * torch.arange(60, dtype=torch.float64) + torch.arange(4.0)[:, None]
+    waves = {"order": turn.cos()[..., None], "other": turn.sin()[..., None]}
+    short = {"autoregression": {"order": 1, "ridge": 1e-14}, "echo_state": {"washout": 5}}
+    network = create_model(name, task, **short.get(name, {})).double().eval()
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.add_(0.15 * torch.randn_like(weight))
+    past = {key: values[:, :20] for key, values in waves.items()}
+    if name in short:
+        batch = {
+            "fields": {key: values[:, :-1] for key, values in waves.items()},
+            "targets": {key: values[:, 1:] for key, values in waves.items()},
+            "lattice": RING,
+            "scored": 40,
+        }
+        network.on_train_epoch_start()
+        network.training_step(batch, 0)
+        network._solve()
+    if name == "autoregression":
+        ahead = network.roll_out(past, RING, 40)
+        for key, values in waves.items():
+            assert torch.allclose(ahead[key], values[:, 20:], atol=1e-9)
+        assert float(network.residual_spread()["other"]) < 1e-6
+    whole = network(waves, RING)
+    for frame in (20, 21):
+        memory = network.begin({key: v[:, :frame] for key, v in waves.items()}, RING)
+        for key, values in network.expected(memory).items():
+            assert torch.allclose(values, whole[key][:, frame - 1], atol=1e-12)
+    turned = network.roll_out({key: -values for key, values in past.items()}, RING, 5)
+    for key, values in network.roll_out(past, RING, 5).items():
+        assert torch.allclose(turned[key], -values, atol=1e-12)
+    moved = network.roll_out({**past, "other": past["other"] + 0.1}, RING, 2)["order"]
+    assert not torch.allclose(moved, network.roll_out(past, RING, 2)["order"], atol=1e-6)
+
+
 def test_site_fields_go_by_the_past_of_each_site():
     field = Field("order", odd=("particle_hole",))
     task = Task("sites", (field,), (field,), "square", ("particle_hole",))
@@ -260,3 +300,6 @@ def test_bad_input_is_named():
         create_model("autoregression", TASK, order=0)
     with pytest.raises(InputError, match="leave out ema"):
         create_model("autoregression", TASK, ema=0.9)
+    site = Field("site", odd=ODD)
+    with pytest.raises(InputError, match="several global ones"):
+        create_model("autoregression", Task("t", (ORDER, site), (ORDER, site), "chain", ODD))
