@@ -26,8 +26,8 @@ class Propagator(Protocol):
     batch it is in.
 
     For roll-outs with noise it has ``expected(memory)``, the next frame by name,
-    ``residual_spread()``, the standard deviation of what that leaves open, and takes what happened
-    instead as a third argument of ``advance``.
+    ``residual_noise(kicks)``, which makes noise such as that leaves open of independent standard
+    normal numbers by name, and takes what happened instead as a third argument of ``advance``.
     """
 
     def begin(self, fields: Mapping[str, Tensor], lattice: Lattice) -> dict[str, Tensor]:

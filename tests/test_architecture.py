@@ -74,3 +74,17 @@ def test_importing_a_package_loads_no_heavy_library():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_networks_are_imported_without_scipy_signal_which_works_afterwards():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, latticezoo.zoo.base\n"
+        "assert 'scipy.signal' not in sys.modules\n"
+        "import scipy.signal\n"
+        "print(scipy.signal.convolve([1, 2], [1, 1]).tolist())"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[1, 3, 2]"

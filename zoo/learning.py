@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
-from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -14,6 +13,7 @@ from latticezoo.symmetry.errors import InputError
 from latticezoo.symmetry.fields import Field
 from latticezoo.symmetry.tasks import Task
 from latticezoo.zoo.layers.scaling import FieldScaling
+from latticezoo.zoo.lightning import LightningModule
 from latticezoo.zoo.metrics import RootMeanSquare
 from latticezoo.zoo.optimization import GradientClip, make_optimizer
 
@@ -195,6 +195,12 @@ class Learner(LightningModule):
                 else:
                     chosen = errors[:0]
                 self._metric(stage, field, suffix).update(chosen)
+        self._also_measure(stage, outputs, batch)
+
+    def _also_measure(
+        self, stage: str, outputs: Mapping[str, Tensor], batch: Mapping[str, Any]
+    ) -> None:
+        """What else a network wants to know of its errors; nothing by default."""
 
     def _metric(self, stage: str, field: Field, suffix: str) -> RootMeanSquare:
         metric = self.metrics[f"{stage}_{field.name}{suffix}"]

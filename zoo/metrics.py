@@ -31,3 +31,31 @@ class RootMeanSquare(Metric):
     def compute(self) -> Tensor:
         """The root of the mean square."""
         return (self.total / self.count).sqrt()
+
+
+class SecondMoments(Metric):
+    """Mean products of the numbers of a sample with each other, ``[C, C]``, in float64.
+
+    Args:
+        width: Numbers C of a sample.
+    """
+
+    full_state_update = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        zeros = torch.zeros(width, width, dtype=torch.float64)
+        self.add_state("total", zeros, dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, values: Tensor) -> None:
+        """Add samples ``[…, C]``."""
+        rows = values.detach().double().flatten(0, -2)
+        self.total += rows.T @ rows
+        self.count += len(rows)
+
+    def compute(self) -> Tensor:
+        """The means."""
+        return self.total / self.count

@@ -52,16 +52,6 @@ class ReadOutModel(SequenceModel):
         self._shape = (features, channels, constant)
         self._sums = RidgeRegression(*self._shape)
 
-    def joined(self, fields: Mapping[str, Tensor]) -> Tensor:
-        """All fields as channels of one."""
-        return torch.cat([fields[field.name] for field in self.task.targets], -1)
-
-    def parted(self, values: Tensor) -> dict[str, Tensor]:
-        """The inverse of :meth:`joined`."""
-        widths = [len(self.target_scaling.scale(field.name)) for field in self.task.targets]
-        parts = values.split(widths, -1)
-        return {field.name: part for field, part in zip(self.task.targets, parts, strict=True)}
-
     @abstractmethod
     def features(self, series: Tensor, lattice: Lattice, last: int | None = None) -> Tensor:
         """Features ``[B, T or last, …, F]`` of the past up to each frame of ``[B, T, …, C]``."""
@@ -121,12 +111,10 @@ class ReadOutModel(SequenceModel):
     def _solve(self) -> None:
         sums = self._sums.gather()
         weights = sums.solve(self.options["ridge"])
-        left = self.parted(sums.residual(weights).sqrt())
+        scale = torch.cat([self.target_scaling.scale(field.name) for field in self.task.targets])
         with torch.no_grad():
             self.read_out.copy_(weights)
-            for name, spread in left.items():
-                scale = self.target_scaling.scale(name)
-                self.get_buffer(f"{name}_residual").copy_(spread * scale)
+        self.set_residual(sums.residual(weights) * scale[:, None] * scale)
 
     def on_validation_start(self) -> None:
         """Lightning hook: what is validated is the fit."""

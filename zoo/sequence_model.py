@@ -59,9 +59,13 @@ class SequenceModel(ZooModel):
         if self.options["conserve"]:
             raise self.refuse("conserve is for networks that predict a density of one instant.")
         self.increments = FieldScaling(self.task.targets, self.task)
-        for field in self.task.targets:
-            width = len(self.target_scaling.scale(field.name))
-            self.register_buffer(f"{field.name}_residual", torch.zeros(width))
+        widths = {f.name: len(self.target_scaling.scale(f.name)) for f in self.task.targets}
+        for name, width in widths.items():
+            self.register_buffer(f"{name}_residual", torch.zeros(width))
+        #: Channels of all fields where they are numbers whose noise hangs together, otherwise 0.
+        self._together = sum(widths.values()) if self._numbers() else 0
+        if self._together > 1:
+            self.register_buffer("residual_factor", torch.eye(self._together))
 
     # ---- what a subclass provides --------------------------------------------------------------
 
@@ -189,7 +193,8 @@ class SequenceModel(ZooModel):
         Predictions are conditional means. A roll-out with noise of this size, here or by
         :class:`~latticezoo.simulate.dynamics.roll_out.RollOut`, fluctuates as the data do from
         frame to frame. The noise is independent from site to site and has no memory, which real
-        fluctuations may have.
+        fluctuations may have; that of several numbers is correlated as their residuals are
+        (:meth:`residual_noise`).
 
         Raises:
             InputError: The network has not been trained, or without validation.
@@ -201,6 +206,54 @@ class SequenceModel(ZooModel):
                 "measured, which training with validation does; leave noise out."
             )
         return found
+
+    def residual_noise(self, kicks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Noise such as the predictions leave open.
+
+        Args:
+            kicks: Independent standard normal numbers ``[B, …]`` by name.
+
+        Returns:
+            The same with the spreads, and for global fields the correlations, of the residuals.
+
+        Raises:
+            InputError: As :meth:`residual_spread`.
+        """
+        spread = self.residual_spread()
+        if self._together > 1:
+            kicks = self.parted(self.joined(kicks) @ self.get_buffer("residual_factor").mT)
+        return {name: spread[name] * values for name, values in kicks.items()}
+
+    def set_residual(self, covariance: Tensor) -> None:
+        """Note what the predictions leave open.
+
+        Args:
+            covariance: ``[C, C]`` of the residuals, all fields together, in the fields' units.
+        """
+        spread = covariance.diagonal().clamp_min(0.0).sqrt()
+        with torch.no_grad():
+            for name, part in self.parted(spread).items():
+                self.get_buffer(f"{name}_residual").copy_(part)
+            if self._together > 1:
+                size = spread.clamp_min(torch.finfo(spread.dtype).tiny)
+                unit = torch.eye(len(size), dtype=size.dtype, device=size.device)
+                # The small part of the unit matrix is for residuals that are zero or equal.
+                correlation = covariance / size[:, None] / size + 1e-9 * unit
+                factor, failed = torch.linalg.cholesky_ex(correlation)
+                self.get_buffer("residual_factor").copy_(unit if bool(failed) else factor)
+
+    def joined(self, fields: Mapping[str, Tensor]) -> Tensor:
+        """All fields as channels of one."""
+        return torch.cat([fields[field.name] for field in self.task.targets], -1)
+
+    def parted(self, values: Tensor) -> dict[str, Tensor]:
+        """The inverse of :meth:`joined`."""
+        widths = [len(self.target_scaling.scale(field.name)) for field in self.task.targets]
+        parts = values.split(widths, -1)
+        return {field.name: part for field, part in zip(self.task.targets, parts, strict=True)}
+
+    def _numbers(self) -> bool:
+        return all(field.support == "global" for field in self.task.targets)
 
     def roll_out(
         self,
@@ -218,7 +271,7 @@ class SequenceModel(ZooModel):
             lattice: The lattice.
             steps: Number of frames to predict.
             noise: Random numbers added to each frame before it is taken in, in units of
-                :meth:`residual_spread`.
+                :meth:`residual_noise`.
             seed: Of the noise.
 
         Returns:
@@ -229,16 +282,21 @@ class SequenceModel(ZooModel):
         """
         if steps < 1:
             raise InputError(f"a roll-out of {steps} steps was asked for; give 1 or more.")
-        spread = self.residual_spread() if noise else {}
+        if noise:
+            self.residual_spread()  # raises before anything is computed
         draw = torch.Generator(self.device).manual_seed(seed)
         frames = []
         with torch.no_grad():
             memory = self.begin(fields, lattice)
             for _ in range(steps):
                 frame = self.expected(memory)
-                for name, size in spread.items():
-                    kicks = torch.empty_like(frame[name]).normal_(generator=draw)
-                    frame[name] = frame[name] + noise * size * kicks
+                if noise:
+                    kicks = {
+                        name: torch.empty_like(values).normal_(generator=draw)
+                        for name, values in frame.items()
+                    }
+                    for name, values in self.residual_noise(kicks).items():
+                        frame[name] = frame[name] + noise * values
                 frame, memory = self.advance(memory, lattice, frame)
                 frames.append(frame)
         names = [field.name for field in self.task.targets]

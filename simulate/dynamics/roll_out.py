@@ -29,7 +29,7 @@ class RollOut:
     Args:
         dt: Time between frames.
         noise: Random numbers added to each frame before it is taken in, in units of the
-            propagator's ``residual_spread()``: 1 for one that was fitted to a noisy process. They
+            propagator's ``residual_noise()``: 1 for one that was fitted to a noisy process. They
             depend on (seed, replica, step) alone.
 
     Raises:
@@ -98,19 +98,19 @@ class RollOut:
         if not self.noise:
             fields, memory = calls.advance(state)
             return replace(state, fields=fields, memory=memory, step=state.step + 1)
-        if not hasattr(calls.force_field, "residual_spread"):
+        if not hasattr(calls.force_field, "residual_noise"):
             raise InputError(
                 f"noise is {self.noise:g}, but {type(calls.force_field).__name__} does not know "
                 "how much its predictions leave open; leave noise out."
             )
-        spread = calls.force_field.residual_spread()
 
         def drawn(rows: State, frame: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {
-                name: (self.noise * spread[name])
-                * normal_like(values, rows.seed, rows.replicas, rows.step, f"roll-out/{name}")
+            kicks = {
+                name: normal_like(values, rows.seed, rows.replicas, rows.step, f"roll-out/{name}")
                 for name, values in frame.items()
             }
+            noise = calls.force_field.residual_noise(kicks)
+            return {name: self.noise * values for name, values in noise.items()}
 
         fields, memory = calls.advance(state, drawn)
         return replace(state, fields=fields, memory=memory, step=state.step + 1)

@@ -217,6 +217,42 @@ def test_two_numbers_go_on_together(name):
     assert not torch.allclose(moved, network.roll_out(past, RING, 2)["order"], atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["autoregression", "lstm"])
+def test_noise_of_two_numbers_is_correlated_as_the_residuals_are(name, tmp_path):
+    """Pushes of two random walks that hang together come back out of a fit and of a roll-out."""
+    fields = (ORDER, Field("other", support="global", odd=ODD))
+    task = Task("pair", fields, fields, "chain", ODD)
+    draw = torch.Generator().manual_seed(0)
+    covariance = torch.tensor([[1.0, -0.6], [-0.6, 0.5]], dtype=torch.float64)
+    network = create_model(name, task, **({"order": 1} if name == "autoregression" else {}))
+    network = network.double().eval()
+    factor = torch.linalg.cholesky(covariance)
+    pushes = torch.randn(40, 400, 2, generator=draw, dtype=torch.float64) @ factor.mT
+    walks = (pushes - 0.02 * pushes.cumsum(1)).cumsum(1)
+    batch = {
+        "fields": {f.name: walks[:, :-1, k : k + 1] for k, f in enumerate(fields)},
+        "targets": {f.name: walks[:, 1:, k : k + 1] for k, f in enumerate(fields)},
+        "lattice": RING,
+        "scored": 300,
+    }
+    if name == "autoregression":
+        network.training_step(batch, 0)
+        network._solve()
+        left = network.residual_spread()["order"]
+        assert float(left) == pytest.approx(1.0, rel=0.05)
+    else:
+        outputs = {k: v + batch["targets"][k] for k, v in network.parted(pushes[:, 1:]).items()}
+        network._also_measure("val", outputs, batch)
+        network.set_residual(network.residuals.compute())
+    kicks = {f.name: torch.randn(40000, 1, generator=draw, dtype=torch.float64) for f in fields}
+    noise = network.joined(network.residual_noise(kicks))
+    assert torch.allclose(noise.T @ noise / 40000, covariance, atol=0.06)
+    torch.save(network.state_dict(), tmp_path / "weights.pt")
+    other = create_model(name, task, **network.options).double()
+    other.load_state_dict(torch.load(tmp_path / "weights.pt"))
+    assert torch.equal(other.joined(other.residual_noise(kicks)), noise)
+
+
 def test_site_fields_go_by_the_past_of_each_site():
     field = Field("order", odd=("particle_hole",))
     task = Task("sites", (field,), (field,), "square", ("particle_hole",))

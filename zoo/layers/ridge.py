@@ -28,7 +28,7 @@ class RidgeRegression:
     Attributes:
         gram: Σ f fᵀ ``[F, F]``, float64.
         moment: Σ f yᵀ ``[F, C]``, float64.
-        square: Σ y² ``[C]``, float64.
+        square: Σ y yᵀ ``[C, C]``, float64.
         count: Number of samples.
     """
 
@@ -36,7 +36,7 @@ class RidgeRegression:
         self.constant = constant
         self.gram = torch.zeros(features, features, dtype=torch.float64)
         self.moment = torch.zeros(features, targets, dtype=torch.float64)
-        self.square = torch.zeros(targets, dtype=torch.float64)
+        self.square = torch.zeros(targets, targets, dtype=torch.float64)
         self.count = 0
 
     def add(self, features: Tensor, targets: Tensor) -> None:
@@ -49,7 +49,7 @@ class RidgeRegression:
         rows, goals = features.detach().double(), targets.detach().double()
         self.gram = self.gram.to(rows.device).add_(_square(rows))
         self.moment = self.moment.to(rows.device).addmm_(rows.T, goals)
-        self.square = self.square.to(rows.device).add_(goals.square().sum(0))
+        self.square = self.square.to(rows.device).addmm_(goals.T, goals)
         self.count += len(rows)
 
     def gather(self) -> RidgeRegression:
@@ -96,9 +96,10 @@ class RidgeRegression:
         return torch.cholesky_solve(self.moment / self.count, factor)
 
     def residual(self, weights: Tensor) -> Tensor:
-        """Mean square of y − wᵀf over the samples taken in, ``[C]``, from the sums alone."""
-        explained = 2 * (weights * self.moment).sum(0) - (weights * (self.gram @ weights)).sum(0)
-        return ((self.square - explained) / self.count).clamp_min(0.0)
+        """Mean of r rᵀ, r = y − wᵀf, over the samples taken in, ``[C, C]``, from the sums alone."""
+        mixed = weights.T @ self.moment
+        explained = mixed + mixed.T - weights.T @ self.gram @ weights
+        return (self.square - explained) / self.count
 
 
 def _square(rows: Tensor) -> Tensor:
