@@ -286,6 +286,9 @@ class LatticeCLI(LightningCLI):
         assert isinstance(model, ZooModel)
         folder, session = self.folder, self.session
         assert isinstance(datamodule, LatticeData)
+        if not is_helper():  # data that refuse shall leave no run folder behind
+            datamodule.prepare_data()
+            datamodule.setup("fit")
         sites = datamodule.batch_size * datamodule.lattice.n_sites
         with folder.lock(), plain_interrupts(self.trainer), suited_threads(work(model, sites)):
             folder.claim(self.identity)

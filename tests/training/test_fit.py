@@ -254,6 +254,15 @@ def test_bad_input(refused, words, expected):
     assert expected in refused("fit", *words)
 
 
+def test_data_that_refuse_when_they_are_opened_leave_no_run_folder(command):
+    made = ["--data", "chaotic_holstein", "--data.trajectories", 4, "--data.frames", 12]
+    words = ["--data.skip", 2, "--data.window", 40, "--data.scored", 4, "--data.sites", 4]
+    status, _, err = command("fit", "--model", "autoregression", *made, *words, "--out", "new")
+    assert status == 2
+    assert "window is 40 frames" in err
+    assert not Path("new").exists()
+
+
 def test_bad_yaml(command):
     Path("bad.yaml").write_text("model: [gcn\n")
     status, _, err = command("fit", "--config", "bad.yaml")
