@@ -116,9 +116,13 @@ class SeriesPlan:
         if not (isinstance(data, SeriesData) and isinstance(data, MadeData)):
             raise InputError("a roll-out needs data of a time series, such as chaotic_holstein.")
         if not isinstance(network, SequenceModel) or network.task != data.task:
+            own, theirs = (
+                f"{task.name!r} ({', '.join(field.name for field in task.inputs)})"
+                for task in (network.task, data.task)
+            )
             raise InputError(
-                f"{values['model']} serves the task {network.task.name!r}, which does not go on "
-                f"with the series of {data.task.name!r}, or with other fields."
+                f"{values['model']} serves the task {own}, but the series are of {theirs}; "
+                "both must go on with the same fields."
             )
         data.lattice.require(network.required_shells, network.registry_name)
         window = max(data.window, network.required_frames)

@@ -154,7 +154,7 @@ def load_trajectory(path):
         (["--dynamics.noise", "-1"], "noise is -1"),
         (["--dynamics.name", "langevin"], "unknown dynamics of a series"),
         (["--steps", "0"], "steps is 0"),
-        (["--data.order", "delta_Q"], "or with other fields"),
+        (["--data.order", "delta_Q"], "the series are of 'chaotic_holstein' (delta_Q)"),
         (["--data.name", "holstein"], "needs data of a time series"),
     ],
 )

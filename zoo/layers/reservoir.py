@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -137,9 +138,12 @@ class Reservoir(nn.Module):
 
     def recurrence(self) -> Tensor:
         """W ``[n, n]``, sparse in rows; dense on a GPU, where that is faster."""
+        return self._kept().matrix
+
+    def _kept(self) -> _Kept:
         kept = _recurrences.get(self)
-        if kept is not None and kept[0] is self.values and kept[1] == self.values._version:
-            return kept[2]
+        if kept is not None and kept.values is self.values and kept.version == self.values._version:
+            return kept
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*Sparse CSR.*beta.*")
             # Checked, for the indices may come from a file.
@@ -150,9 +154,14 @@ class Reservoir(nn.Module):
                 (self.size, self.size),
                 check_invariants=True,
             )
+        rows = None
+        if self.values.is_cpu:
+            parts = (self.values, self.columns.int(), self.pointers.int())
+            rows = scipy.sparse.csr_matrix(tuple(p.numpy() for p in parts), matrix.shape)
         matrix = matrix.to_dense() if self.values.is_cuda else matrix
-        _recurrences[self] = (self.values, self.values._version, matrix)
-        return matrix
+        kept = _Kept(self.values, self.values._version, matrix, rows)
+        _recurrences[self] = kept
+        return kept
 
     def start(self, rows: int) -> Tensor:
         """Hidden states of silence, ``[rows, n]``."""
@@ -181,6 +190,10 @@ class Reservoir(nn.Module):
         single = state.shape[1] == 1
         if single:  # for which the product with a vector is faster
             drives, state = drives[..., 0], state[:, 0]
+            rows = self._kept().rows
+            if rows is not None and not (drives.requires_grad or state.requires_grad):
+                table = self._alone(rows, state.numpy(), drives.numpy())
+                return table[:, None], table[-1:]
         states = []
         for drive in drives.unbind():
             product = torch.addmv if single else torch.addmm
@@ -192,14 +205,34 @@ class Reservoir(nn.Module):
             return table[:, None], state[None]
         return table.transpose(1, 2), state.T
 
+    def _alone(self, matrix: Any, state: Any, drives: Any) -> Tensor:
+        """One reservoir in numpy, whose calls cost a third less than torch's at this size."""
+        table = np.empty_like(drives)
+        for new, drive in zip(table, drives, strict=True):
+            np.tanh(np.add(matrix @ state, drive, out=new), out=new)
+            if self.leak != 1:
+                new -= state
+                new *= self.leak
+                new += state
+            state = new
+        return torch.from_numpy(table)
+
     def step(self, hidden: Tensor, inputs: Tensor) -> Tensor:
         """One frame: hidden states ``[rows, n]`` and inputs ``[rows, inputs]`` to hidden states."""
         return self(hidden, inputs[None])[1]
 
 
-#: Matrices by reservoir, with the values they were made of; no part of the modules, for sparse
-#: tensors cannot be copied along with them.
-_recurrences: WeakKeyDictionary[Reservoir, tuple[Tensor, int, Tensor]] = WeakKeyDictionary()
+class _Kept(NamedTuple):
+    """W, and as scipy has it on a CPU; with the values, and their version, that it was made of."""
+
+    values: Tensor
+    version: int
+    matrix: Tensor
+    rows: Any
+
+
+#: By reservoir; no part of the modules, for sparse tensors cannot be copied along with them.
+_recurrences: WeakKeyDictionary[Reservoir, _Kept] = WeakKeyDictionary()
 
 
 def check_reservoir(
