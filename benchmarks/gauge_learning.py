@@ -1,10 +1,23 @@
 """What networks on gauge links have learned: fresh exact states of the size they saw and twice it.
 
     latticezoo fit --config wilson_gnn_z2.yaml --out RUNS/z2
-    latticezoo fit --model link_cnn --data gauge_fermions --data.group Z2 --data.lattice 12 \\
-        --data.random 1000 --data.thermal 1000 --data.target bond,energy_per_site \\
-        --trainer.max_epochs 4 --out RUNS/z2_link_cnn
-    python benchmarks/gauge_learning.py z2=RUNS/z2,RUNS/z2_link_cnn
+    python benchmarks/gauge_learning.py z2=RUNS/z2
+
+    for MODEL in wilson_gnn link_cnn; do             # by Polyakov loops, and on raw links
+        latticezoo fit --model $MODEL --data gauge_fermions --data.group Z2 --data.lattice 12 \\
+            --data.random 1000 --data.thermal 1000 --data.target bond,energy_per_site \\
+            --trainer.max_epochs 4 --out RUNS/z2_$MODEL
+    done
+    python benchmarks/gauge_learning.py z2_many=RUNS/z2_wilson_gnn,RUNS/z2_link_cnn --count 16
+
+    for DEPTH in 2 3 5 7; do                         # traced loops of SU(2) from links alone
+        latticezoo fit --model gauge_gnn --model.layers $DEPTH --model.channels 12 \\
+            --model.products 12 --model.leaves false --model.polyakov false \\
+            --model.normalization none --model.learning_rate 0.01 --model.gradient_clip 1 \\
+            --data wilson_loops --data.lattice 8 --data.thermal 400 --data.random 100 \\
+            --trainer.max_epochs 80 --out RUNS/loops$DEPTH
+    done
+    python benchmarks/gauge_learning.py loops=RUNS/loops2,RUNS/loops3,RUNS/loops5,RUNS/loops7
 
 Each argument names runs on the same data; the committed JSON holds the last measurement of every
 name. With them are measured the training mean, the linear regression on traced loops, and, of
