@@ -58,7 +58,7 @@ def roll_outs(
     Returns:
         The path.
     """
-    with figure(path, nrows=2, ncols=2, figsize=(10.5, 7.4)) as (_, axes):
+    with figure(path, nrows=2, ncols=2, figsize=(10.5, 7.8)) as (drawn, axes):
         samples, correlation, histogram, error = axes.flat
         reach = 2.2 * float(np.abs(true.sample).max())
         centres = (edges[1:] + edges[:-1]) / 2
@@ -92,5 +92,6 @@ def roll_outs(
         error.axhline(0.5, color="grey", lw=0.8)
         if lyapunov_time is not None:
             error.axvline(lyapunov_time, color="grey", lw=0.8, ls=":")
-        correlation.legend(loc="upper right", fontsize=8, ncols=2)
+        lines, labels = correlation.get_legend_handles_labels()
+        drawn.legend(lines, labels, loc="outside upper center", fontsize=8, ncols=6)
     return Path(path)
