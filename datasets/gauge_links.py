@@ -41,7 +41,9 @@ class Backgrounds(Recipe):
         lattice: Linear size, or a lattice such as ``square(12, 16)``.
         random: Number of backgrounds with independent Haar-random links.
         thermal: Number of backgrounds from the pure gauge theory, as many at each β.
-        betas: Values of β, with commas between.
+        betas: Values of β, with commas between. A negative one favours plaquettes of −1, as
+            half-filled fermions do: its states are those at |β| with the vertical links of every
+            second column reversed in sign, which turns W into −W.
         sweeps: Sweeps that lead to a thermal background.
         seed: Seed of everything that is random.
 
@@ -68,6 +70,11 @@ class Backgrounds(Recipe):
             raise InputError("random and thermal are both 0; a dataset needs one of them.")
         self.samplers()  # raises for an unknown group or a β that is none
         GaugeSampler.check(self.geometry)
+        if any(beta < 0 for beta in self._betas()) and self.geometry.shape[0] % 2:
+            raise InputError(
+                f"betas are {self.betas!r} on {self.geometry}; a negative one needs an even first "
+                "side."
+            )
 
     @property
     @abstractmethod
@@ -101,14 +108,16 @@ class Backgrounds(Recipe):
         return GaugeSampler(self.group, beta, seed=stream_seed(self.seed))
 
     def samplers(self) -> list[GaugeSampler]:
-        """One sampler for each β; random links are those at β = 0."""
+        """One sampler for each |β|; random links are those at β = 0."""
+        return [self.sampler(abs(beta)) for beta in self._betas()]
+
+    def _betas(self) -> list[float]:
         try:
-            values = [float(text) for text in self.betas.split(",")]
+            return [float(text) for text in self.betas.split(",")]
         except ValueError:
             raise InputError(
                 f"betas are {self.betas!r}; give numbers with commas between, such as '0.5,1,2'."
             ) from None
-        return [self.sampler(beta) for beta in values]
 
     def units(self) -> tuple[Unit, ...]:
         """Blocks of random backgrounds, then of thermal ones."""
@@ -150,7 +159,11 @@ class Backgrounds(Recipe):
         samplers = self.samplers()
         sampler, own = samplers[number % len(samplers)], (self.random + number,)
         start = sampler.start(self.geometry, own)
-        return sampler.run(start, self.geometry, self.sweeps, own).links
+        links = sampler.run(start, self.geometry, self.sweeps, own).links
+        if self._betas()[number % len(samplers)] < 0:
+            columns = links.unflatten(1, self.geometry.shape)
+            columns[:, 1::2, :, 1] *= -1
+        return links
 
     @property
     def size(self) -> int:

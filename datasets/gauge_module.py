@@ -24,7 +24,7 @@ class GaugeFermionsData(MadeData):
             SU2), ``local_density_of_states`` (with ``spectrum``).
         random: Number of backgrounds with Haar-random links.
         thermal: Number of backgrounds from the pure gauge theory.
-        betas: Their values of β, with commas between.
+        betas: Their values of β, with commas between; a negative one favours plaquettes of −1.
         temperature: Temperature of the fermions.
         mass: Staggered mass.
         antiperiodic: Whether fermions change sign around both sides.
@@ -96,7 +96,7 @@ class WilsonLoopsData(MadeData):
             ``loop_4``; all by default.
         random: Number of backgrounds with Haar-random links.
         thermal: Number of backgrounds from the pure gauge theory.
-        betas: Their values of β, with commas between.
+        betas: Their values of β, with commas between; a negative one favours plaquettes of −1.
         options: Further options of the recipe, such as ``{"largest": 3}``.
         path: The dataset file; one in the cache by default. Made when it is not there.
         workers: Processes that make it; one a core by default.

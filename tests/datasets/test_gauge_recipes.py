@@ -65,6 +65,19 @@ def test_a_background_depends_on_seed_kind_and_number_alone():
     assert not torch.equal(other.background(0, False), made.background(0, False))
 
 
+@pytest.mark.parametrize("group", ["Z2", "U1", "SU2"])
+def test_states_at_negative_beta_are_mirrored_ones(group):
+    options = {"group": group, "lattice": "4,6", "random": 0, "thermal": 2, "sweeps": 3}
+    there, here = (create_recipe("gauge_fermions", betas=b, **options) for b in ("-2", "2"))
+    loops = [
+        trace(plaquettes(made.background(1, True), made.geometry)).real for made in (there, here)
+    ]
+    torch.testing.assert_close(loops[0], -loops[1])
+    check_links(there.background(1, True), there.geometry, group)
+    with pytest.raises(InputError, match="needs an even first side"):
+        create_recipe("gauge_fermions", betas="1,-2", **{**options, "lattice": "5,6"})
+
+
 def test_a_mass_brings_the_sublattice_into_the_inputs():
     made = create_recipe("gauge_fermions", mass=0.5, **SMALL)
     data = made.run(made.units()[0], lambda _: None)
@@ -135,7 +148,7 @@ def test_runs_of_link_spins_keep_their_energy_and_split_by_run(tmp_path):
 def test_refusals():
     for options, message in (
         ({"betas": "1,x"}, "give numbers with commas"),
-        ({"betas": "-1"}, "beta is -1"),
+        ({"betas": "1,inf"}, "beta is inf"),
         ({"group": "U2"}, "unknown gauge group 'U2'"),
         ({"random": 0, "thermal": 0}, "both 0"),
         ({"sweeps": 0}, "sweeps is 0"),
