@@ -10,14 +10,19 @@
     done
     python benchmarks/gauge_learning.py z2_many=RUNS/z2_wilson_gnn,RUNS/z2_link_cnn --count 16
 
-    for DEPTH in 2 3 5 7; do                         # traced loops of SU(2) from links alone
-        latticezoo fit --model gauge_gnn --model.layers $DEPTH --model.channels 12 \\
-            --model.products 12 --model.leaves false --model.polyakov false \\
-            --model.normalization none --model.learning_rate 0.01 --model.gradient_clip 1 \\
-            --data wilson_loops --data.lattice 8 --data.thermal 400 --data.random 100 \\
-            --trainer.max_epochs 80 --out RUNS/loops$DEPTH
+    # Traced loops of SU(2) from links alone; the deepest network then goes on, with more states.
+    NET="--model gauge_gnn --model.channels 12 --model.products 12 --model.leaves false
+         --model.polyakov false --model.normalization none --model.gradient_clip 1"
+    DATA="--data wilson_loops --data.lattice 8 --data.thermal 400 --data.random 100"
+    for DEPTH in 3 5 7; do
+        latticezoo fit $NET --model.layers $DEPTH --model.learning_rate 0.01 $DATA \\
+            --trainer.max_epochs 80 --out RUNS/depth$DEPTH           # 40 epochs of depth 3
     done
-    python benchmarks/gauge_learning.py loops=RUNS/loops2,RUNS/loops3,RUNS/loops5,RUNS/loops7
+    latticezoo fit --init RUNS/depth7 $NET --model.layers 7 --model.learning_rate 0.005 $DATA \\
+        --trainer.max_epochs 40 --out RUNS/depth7b
+    latticezoo fit --init RUNS/depth7b $NET --model.layers 7 --model.learning_rate 0.003 $DATA \\
+        --data.thermal 1500 --data.random 400 --trainer.max_epochs 12 --out RUNS/depth7c
+    python benchmarks/gauge_learning.py loops=RUNS/depth3,RUNS/depth5,RUNS/depth7c --count 16
 
 Each argument names runs on the same data; the committed JSON holds the last measurement of every
 name. With them are measured the training mean, the linear regression on traced loops, and, of
