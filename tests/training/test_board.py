@@ -115,10 +115,14 @@ def test_own_cards_and_links(command, refused):
 
 def test_a_roll_out_is_told_in_standard_errors():
     metrics = read_metrics(card_folder(list_pretrained()[0]))
-    one = {"exact": 1.0, "exact_error": 0.3, "network": 1.0, "network_error": 0.4}
-    metrics["rollout"] = {"observables": [one, {**one, "network": 2.0}]}
+    one = {"name": "a", "exact": 1.0, "exact_error": 0.3, "network": 1.0, "network_error": 0.4}
+    broken = {**one, "name": "largest violation of Gauss's law", "network": 9.0}
+    metrics["rollout"] = {"observables": [one, {**one, "network": 2.0}, broken]}
     row = card_row(metrics, "x")
     assert row["rollout"] == pytest.approx(2.0)
+    noisy = {**one, "name": "a; with noise", "network": 1.5}
+    metrics["rollout"]["observables"].append(noisy)
+    assert card_row(metrics, "x")["rollout"] == pytest.approx(1.0)
     assert ">2.0<" in board_page([row])
 
 
