@@ -155,9 +155,16 @@ def load_trajectory(path):
         (["--dynamics.name", "langevin"], "unknown dynamics of a series"),
         (["--steps", "0"], "steps is 0"),
         (["--data.order", "delta_Q"], "the series are of 'chaotic_holstein' (delta_Q)"),
-        (["--data.name", "holstein"], "needs data of a time series"),
+        (["--data.name", "holstein"], "'order'"),
     ],
 )
 def test_a_roll_out_that_cannot_be_is_refused(compared, refused, change, sentence):
     run = compared / "members" / "autoregression"
     assert sentence in refused("simulate", "roll_out.yaml", "--model", run, *change)
+
+
+def test_a_roll_out_needs_series(compared, refused):
+    run = compared / "members" / "autoregression"
+    assert "needs data of a time series" in refused(
+        "simulate", "--data.name", "holstein", "--model", run
+    )
