@@ -62,29 +62,30 @@ def test_public_names_of_the_packages_exist():
             assert getattr(package, public) is not None
 
 
-def test_importing_a_package_loads_no_heavy_library():
+def printed(code):
+    """What a new process prints."""
     import subprocess
     import sys
 
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return found.stdout.strip()
+
+
+def test_importing_a_package_loads_no_heavy_library():
     code = (
         "import sys; import latticezoo.symmetry, latticezoo.simulate, latticezoo.zoo, "
         "latticezoo.datasets, latticezoo.training.cli\n"
         "print([m for m in ('torch', 'e3nn', 'pytorch_lightning', 'matplotlib', 'h5py') "
         "if m in sys.modules])"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+    assert printed(code) == "[]"
 
 
 def test_networks_are_imported_without_scipy_signal_which_works_afterwards():
-    import subprocess
-    import sys
-
     code = (
         "import sys, latticezoo.zoo.base\n"
         "assert 'scipy.signal' not in sys.modules\n"
         "import scipy.signal\n"
         "print(scipy.signal.convolve([1, 2], [1, 1]).tolist())"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[1, 3, 2]"
+    assert printed(code) == "[1, 3, 2]"
