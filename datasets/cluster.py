@@ -13,6 +13,7 @@ job::
 
 from __future__ import annotations
 
+import gc
 import logging
 import tempfile
 import threading
@@ -120,10 +121,16 @@ def _client(cluster: str, workers: int) -> Iterator[Any]:
             where = {"scheduler_file": cluster}
         else:
             where = {"address": cluster}
+        reason = None
         try:
             client = stack.enter_context(Client(**where, set_as_default=False, timeout=PATIENCE))
         except (OSError, ValueError) as error:
-            raise OSError(f"no Dask scheduler answers at {cluster}: {error}") from error
+            reason = str(error)
+        if reason is not None:
+            # A client that failed stops its loop when it is collected. Were that to happen while
+            # another one starts its own, they would wait for the same lock for ever.
+            gc.collect()
+            raise OSError(f"no Dask scheduler answers at {cluster}: {reason}")
         yield client
 
 

@@ -1,5 +1,6 @@
 """Making datasets on a Dask cluster: the bytes of one process, whoever does the units."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -92,6 +93,10 @@ def test_a_bad_address_is_told_in_a_sentence(tmp_path, monkeypatch, capsys, addr
     assert address in told[0]
     assert "Dask scheduler" in told[0]
     assert list(tmp_path.iterdir()) == []
+    left = [
+        o for o in gc.get_objects() if isinstance(o, distributed.Client) and o.status != "running"
+    ]
+    assert left == []  # collected later, it could stop another client for ever
 
 
 def test_a_foreign_cluster_has_its_own_workers(tmp_path):
