@@ -25,10 +25,9 @@ class WilsonLoops(System):
     have a corner at the site, so that rotations and reflections about the site leave it as it is.
     Label ``loop_n``: the same of the four n × n loops.
 
-    A network that multiplies smaller loops finds n × n only by the rectangles on the way: learned
-    together, each is one product away from one that is there already. Squares alone are not found:
-    3 × 3 was not in 300 s (its error remained its spread), and no loop of random links says
-    anything of a larger one.
+    Learned together, each rectangle is one product away from a smaller one that a network has
+    already, while no loop of random links says anything of a larger one: between squares alone
+    there are several products without a label on the way.
 
     Attributes:
         group: ``Z2``, ``U1`` or ``SU2``.
