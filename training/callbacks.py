@@ -176,9 +176,9 @@ class RunCheckpoint(Checkpoint):
         folder: Where; None keeps only the history in memory.
         clock: The run's stopwatch.
         patience: Training ends after this many epochs without a new lowest value; None for never.
-        monitor: Metric whose lowest value marks the best epoch.
 
     Attributes:
+        monitor: Metric whose lowest value marks the best epoch, the network's ``monitored``.
         history: One mapping an epoch: epoch, step, seconds, learning_rate and all metrics.
         best_score: Lowest value of the metric so far.
         best_epoch: Its epoch.
@@ -189,12 +189,11 @@ class RunCheckpoint(Checkpoint):
         folder: RunFolder | None,
         clock: Stopwatch,
         patience: int | None = None,
-        monitor: str = MONITOR,
     ) -> None:
         self.folder = folder
         self.clock = clock
         self.patience = patience
-        self.monitor = monitor
+        self.monitor: str | None = None
         self.history: list[dict[str, float]] = []
         self.best_score = math.inf
         self.best_epoch = -1
@@ -208,7 +207,8 @@ class RunCheckpoint(Checkpoint):
         return self.history[-1]["epoch"] - self.best_epoch >= self.patience
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """End a resumed run at once that had been about to end when it was killed."""
+        """Choose the metric; end a resumed run at once that had been about to end when killed."""
+        self.monitor = self.monitor or str(pl_module.monitored)
         trainer.should_stop = trainer.should_stop or self.out_of_patience
 
     def on_train_batch_start(
@@ -240,6 +240,7 @@ class RunCheckpoint(Checkpoint):
                 **metrics,
             }
         )
+        assert self.monitor is not None
         score = metrics.get(self.monitor, math.inf)
         improved = score < self.best_score or self.best_epoch < 0
         if improved:
@@ -271,6 +272,7 @@ class RunCheckpoint(Checkpoint):
         """Kept in the checkpoint: history, best epoch, random number generators."""
         return {
             "history": self.history,
+            "monitor": self.monitor,
             "best_score": self.best_score,
             "best_epoch": self.best_epoch,
             "generators": self._generators,
@@ -279,6 +281,8 @@ class RunCheckpoint(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.history = list(state_dict["history"])
+        # Runs that began before the metric was noted went by the error of the first target.
+        self.monitor = state_dict.get("monitor", MONITOR)
         self.best_score = state_dict["best_score"]
         self.best_epoch = state_dict["best_epoch"]
         self._generators = state_dict["generators"]

@@ -57,6 +57,11 @@ _COSMETIC = (
 )
 
 
+def score_name(monitor: str | None) -> str:
+    """What a run's best score is called; records without a name hold the error."""
+    return "loss" if monitor == "val/loss" else "RMSE"
+
+
 class FinishedRun(Exception):  # noqa: N818 - an answer, not an error
     """The command asks for a run that is finished already."""
 
@@ -100,8 +105,9 @@ def run(command: str, arguments: list[str]) -> int:
         except FinishedRun as done:
             record = done.folder.record()
             print(
-                f"this run is finished ({record['epochs']} epochs, best validation RMSE "
-                f"{record['best_score']:.4g}); nothing to do. To train anew, give --out."
+                f"this run is finished ({record['epochs']} epochs, best validation "
+                f"{score_name(record.get('monitor'))} {record['best_score']:.4g}); "
+                "nothing to do. To train anew, give --out."
             )
             written(done.folder.best, done.folder.metrics)
     return 0
@@ -311,8 +317,8 @@ class LatticeCLI(LightningCLI):
             return
         checkpoint = session.checkpoint
         print(
-            f"best validation RMSE {checkpoint.best_score:.4g} in epoch "
-            f"{checkpoint.best_epoch + 1} of {len(checkpoint.history)}"
+            f"best validation {score_name(checkpoint.monitor)} {checkpoint.best_score:.4g} "
+            f"in epoch {checkpoint.best_epoch + 1} of {len(checkpoint.history)}"
             f"{' (no better one since)' if checkpoint.out_of_patience else ''}, "
             f"{session.clock.seconds:.0f} s of training"
         )

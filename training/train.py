@@ -104,6 +104,7 @@ class Session:
             state="finished",
             epochs=len(self.checkpoint.history),
             best_epoch=self.checkpoint.best_epoch,
+            monitor=self.checkpoint.monitor,
             best_score=self.checkpoint.best_score,
             training_seconds=round(self.clock.seconds, 3),
             stopped_early=self.checkpoint.out_of_patience,

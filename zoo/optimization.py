@@ -143,7 +143,10 @@ class GradientClip:
 
 
 def make_optimizer(
-    parameters: Iterable[nn.Parameter], options: Mapping[str, Any], steps: float
+    parameters: Iterable[nn.Parameter],
+    options: Mapping[str, Any],
+    steps: float,
+    monitor: str = "val/rmse",
 ) -> dict[str, Any]:
     """Build what ``configure_optimizers`` returns.
 
@@ -152,6 +155,7 @@ def make_optimizer(
         options: Checked training options.
         steps: Number of optimizer steps that the trainer plans; infinite when it is bounded by
             time alone, and then the cosine stays at its top (the trainer's clock may lower it).
+        monitor: Metric that the schedule ``"plateau"`` watches.
 
     Returns:
         Optimizer and schedule in Lightning's form.
@@ -162,7 +166,7 @@ def make_optimizer(
     if options["schedule"] == "plateau":
         # Factor and patience of the authors' code (Holstein sheet, section 9).
         scheduler = ReduceLROnPlateau(optimizer, factor=0.85, patience=5)
-        plateau = {"scheduler": scheduler, "monitor": "val/rmse", "interval": "epoch"}
+        plateau = {"scheduler": scheduler, "monitor": monitor, "interval": "epoch"}
         return {"optimizer": optimizer, "lr_scheduler": plateau}
     warmup = min(options["warmup"], steps / 10)
     decays = options["schedule"] == "cosine" and math.isfinite(steps)

@@ -45,6 +45,21 @@ def test_patience_ends_training_and_keeps_the_best(command):
     assert_same_run("run", "free")
 
 
+def test_with_several_targets_the_epoch_of_the_lowest_loss_is_kept(command):
+    words = ["fit", "--model", "gauge_gnn", "--model.channels", 2, "--model.layers", 1]
+    words += ["--data", "wilson_loops", "--data.lattice", 4, "--data.random", 12]
+    words += ["--data.options", "{largest: 2}"]
+    words += ["--data.thermal", 0, "--data.val_fraction", "0.3", "--data.batch_size", 2]
+    words += ["--model.learning_rate", "0.1", "--model.schedule", "constant"]
+    words += ["--trainer.max_epochs", 8, "--out", "run"]
+    assert command(*words)[0] == 0
+    found, table = record("run"), rows("run")
+    losses, errors = ([float(row[f"val/{name}"]) for row in table] for name in ("loss", "rmse"))
+    assert np.argmin(losses) != np.argmin(errors)  # which is what makes the choice matter
+    assert (found["monitor"], found["best_epoch"]) == ("val/loss", np.argmin(losses))
+    assert f"best validation loss {min(losses):.4g}" in command(*words)[1]
+
+
 @pytest.mark.parametrize("when", ["in the middle", "after the last epoch"])
 def test_an_interrupted_run_with_patience_ends_as_an_undisturbed_one(command, monkeypatch, when):
     words = [*FIT, "--model.learning_rate", "0.3", "--model.schedule", "constant", "--model.ema"]
