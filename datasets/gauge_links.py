@@ -9,7 +9,7 @@ start in few sweeps, so that a split by background is a split of independent sam
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -133,7 +133,7 @@ class Backgrounds(Recipe):
         """Make and label one block."""
         numbers = range(unit.first, unit.first + unit.count)
         thermal = unit.name.startswith("thermal")
-        links = torch.cat([self.background(number, thermal) for number in numbers])
+        links = self.backgrounds(numbers, thermal)
         fields = {"U": links}
         if any(field.name == "sublattice" for field in self.task.inputs):
             signs = self.geometry.stagger[None, :, None]
@@ -152,18 +152,28 @@ class Backgrounds(Recipe):
             frame=torch.tensor(numbers) + first,
         )
 
-    def background(self, number: int, thermal: bool) -> Tensor:
-        """Links ``[1, N, D, …]`` of one background: a function of seed, kind and number."""
+    def backgrounds(self, numbers: Sequence[int], thermal: bool) -> Tensor:
+        """Links ``[B, N, D, …]``, each background a function of seed, kind and number alone.
+
+        Those of one β go through the sampler together, which on 8 × 8 SU(2) links takes a fifth of
+        the time that they take one after the other.
+        """
         if not thermal:
-            return self.sampler(0.0).start(self.geometry, (number,))
-        samplers = self.samplers()
-        sampler, own = samplers[number % len(samplers)], (self.random + number,)
-        start = sampler.start(self.geometry, own)
-        links = sampler.run(start, self.geometry, self.sweeps, own).links
-        if self._betas()[number % len(samplers)] < 0:
-            columns = links.unflatten(1, self.geometry.shape)
-            columns[:, 1::2, :, 1] *= -1
-        return links
+            return self.sampler(0.0).start(self.geometry, tuple(numbers))
+        betas, samplers = self._betas(), self.samplers()
+        found: dict[int, Tensor] = {}
+        for place, (beta, sampler) in enumerate(zip(betas, samplers, strict=True)):
+            mine = [number for number in numbers if number % len(betas) == place]
+            if not mine:
+                continue
+            own = [self.random + number for number in mine]
+            start = sampler.start(self.geometry, own)
+            links = sampler.run(start, self.geometry, self.sweeps, own).links
+            if beta < 0:
+                columns = links.unflatten(1, self.geometry.shape)
+                columns[:, 1::2, :, 1] *= -1
+            found |= dict(zip(mine, links, strict=True))
+        return torch.stack([found[number] for number in numbers])
 
     @property
     def size(self) -> int:
