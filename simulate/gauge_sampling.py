@@ -1,13 +1,8 @@
 r"""Pure gauge theory on the square torus: heat bath and over-relaxation for Z2, U(1) and SU(2).
 
 Weight exp(−S) with S = −β Σ_p Re Tr W_p/d, where d = 1, and 2 for SU(2). A link U sees the sum A of
-its two staples, exp(β Re Tr(U A)/d), and is drawn from just this distribution:
-
-* Z2: a sign;
-* U(1): the angle to A* has a von Mises distribution;
-* SU(2): A = k V† with V in the group, and U = X V with the first quaternion component a of X
-  distributed as √(1 − a²) e^{βka}: by the method of Kennedy and Pendleton (Phys. Lett. B 156, 393
-  (1985)) for large βk, of Creutz (Phys. Rev. D 21, 2308 (1980)) for small.
+its two staples, exp(β Re Tr(U A)/d), and is drawn from just this distribution
+(:mod:`~latticezoo.simulate.gauge_algebras`).
 
 Isolated fluxes of Z2 wander slowly at large β. But on a torus its plaquettes are independent signs
 of product 1, so that :meth:`GaugeSampler.start` draws whole Z2 configurations from the exact
@@ -29,27 +24,21 @@ Z2, I_n(β) for U(1) and 2 I_n(β)/β, n = 1, 2, …, for SU(2); see :func:`mean
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.special import expit, ive
 from torch import Tensor
 
+from latticezoo.simulate.gauge_algebras import ALGEBRAS, Array
 from latticezoo.simulate.noise import generator
 from latticezoo.symmetry.errors import InputError, unknown
 from latticezoo.symmetry.gauge import check_links
 from latticezoo.symmetry.internal import internal_group
 from latticezoo.symmetry.lattices import Lattice
-
-Array = NDArray[Any]
-Generators = list[np.random.Generator]
-
-#: βk below which the method of Creutz accepts more often than that of Kennedy and Pendleton.
-_CREUTZ = 1.7
 
 
 class Sampled(NamedTuple):
@@ -84,8 +73,8 @@ class GaugeSampler:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.group not in _ALGEBRAS:
-            raise unknown("gauge group", self.group, _ALGEBRAS)
+        if self.group not in ALGEBRAS:
+            raise unknown("gauge group", self.group, ALGEBRAS)
         if not (self.beta >= 0 and math.isfinite(self.beta)):
             raise InputError(f"beta is {self.beta}; it must be finite and 0 or more.")
         if self.overrelaxation < 0 or int(self.overrelaxation) != self.overrelaxation:
@@ -145,7 +134,7 @@ class GaugeSampler:
         self.check(lattice)
         check_links(links, lattice, self.group)
         numbers = range(len(links)) if replicas is None else replicas
-        algebra = _ALGEBRAS[self.group]
+        algebra = ALGEBRAS[self.group]
         # Two arrays, of the links along x and y, each [components, R, Lx, Ly].
         both = algebra.unpack(links.detach().cpu().resolve_conj().numpy(), lattice)
         means = np.empty((sweeps, len(links)))
@@ -181,8 +170,8 @@ def mean_plaquette(group: str, beta: float, plaquettes: int | None = None) -> fl
     Raises:
         InputError: For an unknown group.
     """
-    if group not in _ALGEBRAS:
-        raise unknown("gauge group", group, _ALGEBRAS)
+    if group not in ALGEBRAS:
+        raise unknown("gauge group", group, ALGEBRAS)
     if beta == 0:
         return 0.0
     if group == "Z2":
@@ -256,175 +245,3 @@ def _plaquettes(algebra: Any, x_links: Array, y_links: Array) -> Array:
     there = algebra.multiply(x_links, _ahead(y_links))
     back = algebra.multiply(y_links, np.roll(x_links, -1, axis=-1))
     return algebra.real(algebra.multiply(there, algebra.adjoint(back))).mean((-2, -1))
-
-
-def _drawn(draws: Generators, draw: Callable[[int, np.random.Generator], Array]) -> Array:
-    """One draw a replica, stacked."""
-    return np.stack([draw(row, source) for row, source in enumerate(draws)])
-
-
-# ---- the groups ------------------------------------------------------------------------------
-
-
-class _Numbers:
-    """Links as numbers, ``[1, R, Lx, Ly]``."""
-
-    @staticmethod
-    def unpack(links: Array, lattice: Lattice) -> list[Array]:
-        torus = links.reshape(1, len(links), *lattice.shape, 2)
-        return [np.ascontiguousarray(torus[..., way]) for way in range(2)]
-
-    @staticmethod
-    def pack(both: Sequence[Array]) -> Array:
-        stacked = np.stack([links[0] for links in both], -1)
-        return stacked.reshape(len(stacked), -1, 2)
-
-    @staticmethod
-    def multiply(a: Array, b: Array) -> Array:
-        return a * b
-
-    @staticmethod
-    def adjoint(a: Array) -> Array:
-        return a.conj()
-
-    @staticmethod
-    def real(a: Array) -> Array:
-        return a[0].real
-
-
-class _Signs(_Numbers):
-    @staticmethod
-    def normalize(both: list[Array]) -> None:
-        """Signs are exact."""
-
-    @staticmethod
-    def heat_bath(beta: float, around: Array, draws: Generators) -> Array:
-        uniform = _drawn(draws, lambda _, source: source.random(around.shape[2:]))
-        return np.where(uniform < expit(2 * beta * around), 1.0, -1.0)
-
-    @staticmethod
-    def reflected(links: Array, around: Array) -> Array:
-        return links
-
-
-class _Phases(_Numbers):
-    @staticmethod
-    def normalize(both: list[Array]) -> None:
-        for links in both:
-            links /= np.abs(links)
-
-    @staticmethod
-    def heat_bath(beta: float, around: Array, draws: Generators) -> Array:
-        kappa = beta * np.abs(around[0])
-        angle = _drawn(draws, lambda row, source: source.vonmises(0.0, kappa[row]))
-        return np.exp(1j * (angle - np.angle(around[0])))[None]
-
-    @staticmethod
-    def reflected(links: Array, around: Array) -> Array:
-        square = np.abs(around) ** 2
-        still = square < 1e-20
-        turned = links.conj() * around.conj() ** 2 / np.where(still, 1.0, square)
-        return np.where(still, links, turned)
-
-
-class _Quaternions:
-    """SU(2) as unit quaternions ``[4, R, Lx, Ly]``: U = w − i(xσ¹ + yσ² + zσ³)."""
-
-    @staticmethod
-    def unpack(links: Array, lattice: Lattice) -> list[Array]:
-        torus = links.reshape(len(links), *lattice.shape, 2, 2, 2)
-        w, z = torus[..., 0, 0].real, -torus[..., 0, 0].imag
-        y, x = torus[..., 1, 0].real, -torus[..., 1, 0].imag
-        whole = np.stack([w, x, y, z])
-        return [np.ascontiguousarray(whole[..., way]) for way in range(2)]
-
-    @staticmethod
-    def pack(both: Sequence[Array]) -> Array:
-        w, x, y, z = np.stack(both, -1)
-        rows = [np.stack([w - 1j * z, -y - 1j * x], -1), np.stack([y - 1j * x, w + 1j * z], -1)]
-        stacked = np.stack(rows, -2)
-        return stacked.reshape(len(stacked), -1, 2, 2, 2)
-
-    @staticmethod
-    def multiply(a: Array, b: Array) -> Array:
-        aw, ax, ay, az = a
-        bw, bx, by, bz = b
-        product = np.empty(np.broadcast_shapes(a.shape, b.shape))
-        product[0] = aw * bw - ax * bx - ay * by - az * bz
-        product[1] = aw * bx + ax * bw + ay * bz - az * by
-        product[2] = aw * by - ax * bz + ay * bw + az * bx
-        product[3] = aw * bz + ax * by - ay * bx + az * bw
-        return product
-
-    @staticmethod
-    def adjoint(a: Array) -> Array:
-        turned = -a
-        turned[0] = a[0]
-        return turned
-
-    @staticmethod
-    def real(a: Array) -> Array:
-        return a[0]
-
-    @staticmethod
-    def normalize(both: list[Array]) -> None:
-        for links in both:
-            links /= np.sqrt((links**2).sum(0))
-
-    @classmethod
-    def heat_bath(cls, beta: float, around: Array, draws: Generators) -> Array:
-        size = np.sqrt((around**2).sum(0))
-        still = size < 1e-10
-        safe = np.where(still, 1.0, size)
-        best = cls.adjoint(around) / safe
-        best[:, still] = np.array([1.0, 0, 0, 0])[:, None]
-        cosine = _first_components(beta * size, draws)
-        normals = _drawn(draws, lambda _, source: source.standard_normal((3, *size.shape[1:])))
-        axis = np.moveaxis(normals, 1, 0)
-        axis *= np.sqrt(np.maximum(1 - cosine**2, 0) / (axis**2).sum(0))
-        return cls.multiply(np.concatenate([cosine[None], axis]), best)
-
-    @classmethod
-    def reflected(cls, links: Array, around: Array) -> Array:
-        square = (around**2).sum(0)
-        still = square < 1e-20
-        best = cls.adjoint(around)
-        turned = cls.multiply(cls.multiply(best, cls.adjoint(links)), best)
-        return np.where(still, links, turned / np.where(still, 1.0, square))
-
-
-def _first_components(alpha: Array, draws: Generators) -> Array:
-    """Draw a in [−1, 1] with density √(1 − a²) e^{αa}.
-
-    Args:
-        alpha: ``[R, …]``.
-        draws: One generator a replica; how much is drawn from it depends on its replica alone.
-    """
-    flat = alpha.reshape(len(alpha), -1)
-    found = np.empty_like(flat)
-    replica, place = np.indices(flat.shape).reshape(2, -1)
-    while len(place):
-        counts = np.bincount(replica, minlength=len(draws))
-        uniform = np.concatenate(
-            [source.random((4, n)) for source, n in zip(draws, counts, strict=True)], axis=1
-        )
-        uniform = 1 - uniform  # in (0, 1]
-        value, accepted = _proposals(flat[replica, place], uniform)
-        found[replica[accepted], place[accepted]] = value[accepted]
-        replica, place = replica[~accepted], place[~accepted]
-    return found.reshape(alpha.shape)
-
-
-def _proposals(alpha: Array, uniform: Array) -> tuple[Array, Array]:
-    creutz = alpha < _CREUTZ
-    low = np.maximum(alpha, 1e-12)
-    flat = 1 + np.log1p((1 - uniform[0]) * np.expm1(-2 * low)) / low
-    high = np.maximum(alpha, _CREUTZ)
-    cosine = np.cos(2 * math.pi * uniform[2])
-    below = -(np.log(uniform[0]) * cosine**2 + np.log(uniform[1])) / high
-    value = np.where(creutz, flat, 1 - below)
-    limit = np.where(creutz, 1 - flat**2, 1 - below / 2)
-    return value, uniform[3] ** 2 <= limit
-
-
-_ALGEBRAS: dict[str, Any] = {"Z2": _Signs, "U1": _Phases, "SU2": _Quaternions}

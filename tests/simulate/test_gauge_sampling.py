@@ -7,7 +7,8 @@ import pytest
 import torch
 from scipy import integrate
 
-from latticezoo.simulate.gauge_sampling import GaugeSampler, _first_components, mean_plaquette
+from latticezoo.simulate.gauge_algebras import ALGEBRAS, first_components
+from latticezoo.simulate.gauge_sampling import GaugeSampler, _classes, mean_plaquette
 from latticezoo.simulate.noise import generator
 from latticezoo.simulate.statistics import autocorrelation, blocked_error, integrated_time
 from latticezoo.symmetry.errors import InputError
@@ -87,7 +88,7 @@ def test_z2_starts_are_independent_draws_from_the_exact_distribution():
 
 @pytest.mark.parametrize("alpha", [0.0, 0.4, 1.69, 1.71, 8.0])
 def test_the_first_component_of_su2_has_its_distribution(alpha):
-    drawn = _first_components(np.full((4, 20000), alpha), [generator(2, r) for r in range(4)])
+    drawn = first_components(np.full((4, 20000), alpha), [generator(2, r) for r in range(4)])
 
     def moment(power):
         return integrate.quad(
@@ -116,11 +117,9 @@ def test_a_replica_depends_on_its_number_and_sweep_alone(group):
 
 @pytest.mark.parametrize("group", ["U1", "SU2"])
 def test_overrelaxation_keeps_the_action_and_turns_links(group):
-    from latticezoo.simulate.gauge_sampling import _ALGEBRAS, _classes
-
     lattice = square(4, 3)
     links = GaugeSampler(group, 1.0, seed=3).start(lattice, range(2))
-    algebra = _ALGEBRAS[group]
+    algebra = ALGEBRAS[group]
     both = algebra.unpack(links.numpy(), lattice)
     for along, rows, around in _classes(algebra, *both):
         along[..., rows] = algebra.reflected(along[..., rows], around)
@@ -131,11 +130,9 @@ def test_overrelaxation_keeps_the_action_and_turns_links(group):
 
 
 def test_staples_of_the_sampler_are_those_of_the_geometry():
-    from latticezoo.simulate.gauge_sampling import _ALGEBRAS, _classes
-
     lattice = square(3, 4)
     links = GaugeSampler("SU2", 1.0, seed=3).start(lattice, range(2))
-    algebra = _ALGEBRAS["SU2"]
+    algebra = ALGEBRAS["SU2"]
     both = algebra.unpack(links.numpy(), lattice)
     found = [np.empty_like(part) for part in both]
     for number, (_, rows, around) in enumerate(_classes(algebra, *both)):
