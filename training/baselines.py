@@ -40,7 +40,8 @@ class MeanBaseline:
     def __init__(self, task: Task, train: Samples) -> None:
         self.means, self.tails = {}, {}
         for field in task.targets:
-            values = train.targets[field.name].double()
+            # Of complex targets, which local transformations turn, the mean is zero (below).
+            values = train.targets[field.name].real.double()
             lead = 1 if field.support == "global" else 2
             mean = values.flatten(0, lead - 1).mean(0)
             if field.support == "link":  # of all directions, which the symmetry exchanges

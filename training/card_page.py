@@ -9,6 +9,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from latticezoo.zoo.base import ZooModel
 
+#: What the trajectories of a dataset are, where they are no quenches.
+_RUNS = {
+    "sd_magnet": "damped runs",
+    "quantum_link": "microcanonical runs",
+    "chaotic_holstein": "chaotic runs",
+}
+#: Systems without electrons.
+_PURE = ("wilson_loops",)
+
 
 def card_page(network: ZooModel, metrics: Mapping[str, Any]) -> str:
     """The README.md of a complete card, made from its measurements alone."""
@@ -18,10 +27,12 @@ def card_page(network: ZooModel, metrics: Mapping[str, Any]) -> str:
     system = {k: v for k, v in metrics["system"].items() if v is not None}
     title = system.pop("system")
     parameters = ", ".join(f"{k} = {_plain(v)}" for k, v in system.items())
+    units = "" if title in _PURE else "; energies in units of the hopping t"
     field = network.task.inputs[0].name
     channels = network.task.inputs[0].channels(Lattice.parse(metrics["lattice"]))
     unit = "n − ½ of the electrons" if target == "density" else "in the units of the system"
-    what = f"it maps {field} to {target} ({unit})"
+    targets = ", ".join((target, *found.get("other_targets", {})))
+    what = f"it maps {field} to {targets} ({unit})"
     shape = ", ".join(map(str, ("batch", "sites", *_tail(network, channels))))
     layout = f"`[{shape}]`; other sizes of the lattice do as well"
     if "frames_per_second" in found:
@@ -33,7 +44,7 @@ def card_page(network: ZooModel, metrics: Mapping[str, Any]) -> str:
 # {name}
 
 {_title(network)} for the task `{metrics["task"]}`: {what}.
-Physics: {title} model, {parameters}; energies in units of the hopping t.
+Physics: {title} model, {parameters}{units}.
 
 ```python
 from latticezoo.symmetry.lattices import Lattice
@@ -110,13 +121,16 @@ def _tail(network: ZooModel, channels: int) -> tuple[int, ...]:
     return (2, 2, 2) if task.gauge == "SU2" else (2,)
 
 
-def _along(metrics: Mapping[str, Any]) -> str:
+def _runs(metrics: Mapping[str, Any]) -> str:
     """What the trajectories of the data are."""
-    return (
-        "along microcanonical runs"
-        if metrics["data"]["name"] == "quantum_link"
-        else ("along quenches")
-    )
+    return _RUNS.get(metrics["data"]["name"], "quenches")
+
+
+def _independent(metrics: Mapping[str, Any]) -> str:
+    """What the states are that belong to no trajectory."""
+    options = metrics["data"]["options"]
+    kinds = [kind for kind in ("random", "thermal") if options.get(kind)]
+    return f"{' and '.join(kinds)} links" if "thermal" in options else "random configurations"
 
 
 def metadata(network: ZooModel, metrics: Mapping[str, Any]) -> str:
@@ -128,8 +142,8 @@ def metadata(network: ZooModel, metrics: Mapping[str, Any]) -> str:
     results = [
         {"type": "rmse", "value": found[key], "name": f"RMSE of {metrics['target']}, {words}"}
         for key, words in (
-            ("rmse_trajectory", f"states {_along(metrics)}"),
-            ("rmse_random", "random configurations"),
+            ("rmse_trajectory", f"states along {_runs(metrics)}"),
+            ("rmse_random", _independent(metrics)),
             ("rmse_all", "all held-out states"),
         )
         if key in found
@@ -175,7 +189,8 @@ def _measure(metrics: Mapping[str, Any]) -> str:
             "Spread is that of the change from frame to frame, so that persistence has a share of "
             "100 %. Measured"
         )
-    return f"Root-mean-square error of {metrics['target']} per site"
+    targets = (metrics["target"], *metrics["measurements"].get("other_targets", {}))
+    return f"Root-mean-square error of {', '.join(targets)} per site"
 
 
 def _sight(network: ZooModel) -> str:
@@ -203,15 +218,21 @@ def _use(found: Mapping[str, Any]) -> str:
 def _errors(metrics: Mapping[str, Any]) -> str:
     found, sizes = metrics["measurements"], metrics["split_sizes"]["test"]
     rows = ["| states (their number) | RMSE | spread of the target | share |", "|---|---|---|---|"]
-    for kind, words in (
-        ("trajectory", _along(metrics)),
-        ("random", "random configurations"),
-    ):
-        if f"rmse_{kind}" in found:
-            rows.append(
-                f"| {words} ({sizes[kind]}) | {found[f'rmse_{kind}']:.4f} | "
-                f"{found[f'spread_{kind}']:.3f} | {100 * found[f'share_{kind}']:.1f} % |"
-            )
+    others = found.get("other_targets", {})
+    for name, errors in {metrics["target"]: found, **others}.items():
+        for kind, words in (
+            ("trajectory", f"along {_runs(metrics)}"),
+            ("random", _independent(metrics)),
+        ):
+            if f"rmse_{kind}" in errors:
+                share = (
+                    f"{100 * errors[f'share_{kind}']:.1f} %" if errors[f"spread_{kind}"] else "–"
+                )
+                rows.append(
+                    f"| {f'{name}, ' if others else ''}{words} ({sizes[kind]}) | "
+                    f"{errors[f'rmse_{kind}']:#.3g} | {errors[f'spread_{kind}']:#.3g} | "
+                    f"{share} |"
+                )
     return "\n".join(rows)
 
 
@@ -282,15 +303,20 @@ def _symmetry(network: ZooModel) -> str:
 def _training(network: ZooModel, metrics: Mapping[str, Any]) -> str:
     found, train, data = metrics["measurements"], metrics["split_sizes"]["train"], metrics["data"]
     options_of_data = data["options"]
+    pieces = "stretches" if "frames_per_second" in found else "frames"
     kinds = " and ".join(
         f"{train[kind]} {words}"
-        for kind, words in (("random", "random configurations"), ("trajectory", "quench frames"))
+        for kind, words in (
+            ("random", _independent(metrics)),
+            ("trajectory", f"{pieces} of {_runs(metrics)}"),
+        )
         if train.get(kind)
     )
     driven = ""
     if options_of_data.get("driver"):
+        exact = options_of_data.get("exact_trajectories")
         driven = (
-            f" The quenches, but for {options_of_data.get('exact_trajectories') or 0} exact ones, "
+            f" The quenches{f', but for {exact} exact ones,' if exact else ''} "
             f"were driven by a network (weights {str(options_of_data.get('driver_sha256'))[:12]}); "
             "every frame is labelled exactly."
         )
@@ -298,10 +324,17 @@ def _training(network: ZooModel, metrics: Mapping[str, Any]) -> str:
     if "frames_per_second" in found:
         labels = "every frame computed exactly"
     options = ", ".join(f"{k} = {v}" for k, v in network.options.items())
+    earlier = ""
+    if found.get("init"):
+        earlier = (
+            " Training went on from the weights of an earlier run; data, options, time and epochs "
+            "are those of the last one."
+        )
     return (
         f"{kinds} on {metrics['lattice']}, dataset `{data['name']}` "
         f"(seed {options_of_data.get('seed', 0)}), {labels}.{driven} "
-        f"{found['parameters']:,} parameters, {str(network.dtype).removeprefix('torch.')}.\n"
+        f"{found['parameters']:,} parameters, {str(network.dtype).removeprefix('torch.')}."
+        f"{earlier}\n"
         f"Options: {options}."
     )
 

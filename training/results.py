@@ -91,6 +91,8 @@ class Results:
             },
             "network": network.config(),
         }
+        if begun := record.get("identity", {}).get("init"):
+            row["init"] = begun
         self.rows.append(row)
         self.networks[label] = network
         if record and folder.metrics.exists():
@@ -116,6 +118,11 @@ class Results:
         with torch.no_grad():
             self.pairs[label] = pairs(model, self.test, self.target)
             row: dict[str, Any] = errors(self.pairs[label])
+            others = [field.name for field in self.data.task.targets[1:]]
+            if others:
+                row["other_targets"] = {
+                    name: errors(pairs(model, self.test, name)) for name in others
+                }
             if self.transfer is not None:
                 row |= transfer_errors(model, self.transfer)
             for dtype in (torch.float64, torch.float32):

@@ -102,7 +102,7 @@ class WilsonGNN(GaugeModel):
             "output": "energy",
             "learning_rate": 3e-3,
         },
-        "moments": {"polyakov": False, "path_moments": 47, "learning_rate": 3e-4},
+        "moments": {"polyakov": False, "path_moments": 47, "learning_rate": 3e-5},
         "paper": {"width": 64, "blocks": 6, "learning_rate": 1e-3},
     }
     groups: ClassVar = ("Z2", "U1")

@@ -24,7 +24,13 @@ RUNS = {
         "last_time": 1.0,
         "options": '{"sweeps": 2}',
     },
-    "gauge_fermions": {"group": "U1", "lattice": 4, "random": 6, "thermal": 6, "target": "bond"},
+    "gauge_fermions": {
+        "group": "U1",
+        "lattice": 4,
+        "random": 10,
+        "thermal": 10,
+        "target": "bond,energy_per_site",
+    },
 }
 
 
@@ -53,8 +59,15 @@ def test_cards_of_links_are_complete(command, data):
     assert "[batch, sites, 2]" in page
     if data == "gauge_fermions":
         assert metrics["not_measured"] == {
-            "rollout": "What this network gives (bond) moves no links."
+            "rollout": "What this network gives (bond, energy_per_site) moves no links."
         }
+        energy = metrics["measurements"]["other_targets"]["energy_per_site"]
+        assert 0 < energy["rmse_random"] < 10 * energy["spread_random"]
+        assert (
+            f"| energy_per_site, random and thermal links (2) | {energy['rmse_random']:#.3g} |"
+            in page
+        )
+        assert "| bond, random and thermal links (2) |" in page
         return
     names = {entry["name"] for entry in metrics["rollout"]["observables"]}
     assert {"exact potential per site", "plaquette", "mean square of the electric field"} <= names

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from latticezoo.datasets.registry import create_data
 from latticezoo.symmetry.elements import SymmetryGroup
 from latticezoo.symmetry.errors import InputError
 from latticezoo.symmetry.fields import Field
@@ -322,6 +323,30 @@ def test_training_begins_at_the_linear_sums_of_path_moments(name, group):
     for field_name, values in network(fields, lattice).items():
         error = (values.detach() - targets[field_name]).square().mean().sqrt()
         assert float(error / targets[field_name].std()) < 0.02, field_name
+
+
+def test_the_energy_of_a_sector_that_training_lacks_is_not_far_off(monkeypatch, tmp_path):
+    """Without flux around the torus or through it levels coincide, as in no state of the data."""
+    monkeypatch.setenv("LATTICEZOO_CACHE", str(tmp_path))
+    data = create_data(
+        "gauge_fermions",
+        group="Z2",
+        lattice=12,
+        random=48,
+        thermal=48,
+        target="bond,energy_per_site",
+    )
+    data.prepare_data()
+    data.setup()
+    network = create_model("wilson_gnn", data.task, preset="moments", path_moments=63)
+    network.set_statistics(data.statistics())
+    network.calibrate(data.training_batches())
+    links = torch.ones(1, 144, 2)
+    exact = data.system.labels({"U": links.double()}, data.lattice, ("energy_per_site",))
+    found = network({"U": links}, data.lattice)["energy_per_site"].detach()
+    spread = data.samples("train").targets["energy_per_site"].std()
+    # With a hundredth of the ridge it was 3.5.
+    assert abs(float(found - exact["energy_per_site"]) / spread) < 0.1
 
 
 @pytest.mark.parametrize("group", ["Z2", "U1", "SU2"])
