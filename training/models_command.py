@@ -107,7 +107,8 @@ def _size(name: str, preset: str, tasks: list[Task]) -> str:
         except InputError as error:
             refusal = refusal or f"({error})"
             continue
-        except (NotImplementedError, RuntimeError):  # a layer that computes while it is built
+        # A layer that computes while it is built; escnn's say so in another way from the second on.
+        except (NotImplementedError, RuntimeError, TypeError):
             network = create_model(name, task, preset=preset)
         size = sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
         return f"{size:,} parameters{f' ({task.name})' if number else ''}"
