@@ -111,8 +111,8 @@ class QuantumLink(System):
         largest, slack = float(electric.abs().max()), self._slack(fields["U"])
         if largest > self.length + slack:
             raise InputError(
-                f"the electric field reaches {largest:.6g}, beyond the length S = {self.length:g} "
-                "of the link spins; |E| must be at most S."
+                f"the electric field reaches {largest:.9g}, beyond the length S = {self.length:g} "
+                "of the link spins; |E| must be at most S (in a run: take smaller time steps)."
             )
         length = torch.sqrt(fields["U"].abs() ** 2 + electric**2)
         deviation = float((length - self.length).abs().max())
