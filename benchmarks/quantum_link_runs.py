@@ -1,18 +1,19 @@
 """Quantum link spins driven by a network: beside exact runs on 8 × 8, and alone on 24 × 24.
 
     python benchmarks/quantum_link_runs.py --model wilson_gnn.quantum_link
-    python benchmarks/quantum_link_runs.py --model RUN --replicas 6 --time 60 --large-time 25
+    python benchmarks/quantum_link_runs.py --model RUN --replicas 32 --time 100 --processes 2
 
 Small: replicas from thermal starts, each with exact fields and with the network's, on 8 × 8. JSON:
 integrated autocorrelation times of E and Re W (over links or plaquettes and replicas, by the window
 of Madras and Sokal), their ratio with a jackknife error over the replicas, and time averages.
 Large: the network on 24 × 24, from a thermal state of 8 × 8 repeated three times each way and then
-stirred, so that it is no longer periodic: phases by normal numbers of 0.3, E by the curl of normal
-numbers of 0.1 on the plaquettes, which leaves div E = 0. Both: the largest |div E|, and the drift
-of the energy, that which the network conserves and the exact one along the same run. Picture: the
-autocorrelation functions.
+stirred. Both: the largest |div E|, and the drift of the energy, that which the network conserves
+and the exact one along the same run. Picture: the autocorrelation functions.
+
+Steps of 0.1 are too long: spins about a pole then come to be longer than S by more than 1e-6.
 
 --double evaluates the network in float64, where div E is kept to rounding of that type.
+--processes shares the replicas of the small runs out; the results are those of one process.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ import argparse
 import json
 import math
 import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +34,6 @@ from hardware import hardware
 from torch import Tensor
 
 from latticezoo.simulate.dynamics.link_dynamics import LinkSpins
-from latticezoo.simulate.link_observables import divergence
 from latticezoo.simulate.link_observers import GaussLaw
 from latticezoo.simulate.link_states import thermal_link_spins
 from latticezoo.simulate.observers import Energy, FunctionObserver, Snapshot
@@ -45,7 +48,7 @@ from latticezoo.zoo.loading import load_network
 
 SYSTEM = QuantumLink()
 DT, EVERY, BATH, SEED = 0.05, 4, 0.5, 77
-COPIES = 3
+SMALL, COPIES = 8, 3
 
 
 def electric(snapshot: Snapshot) -> Tensor:
@@ -58,7 +61,25 @@ def loops(snapshot: Snapshot) -> Tensor:
     return plaquettes(snapshot.values("U"), snapshot.lattice).real
 
 
-def run(driver: Any, start: State, span: float, lattice: Lattice, exact_every: int) -> Any:
+@dataclass(frozen=True)
+class Series:
+    """What was measured along a run, ``[T, R, …]`` by name, and the time that it took."""
+
+    values: dict[str, np.ndarray]
+    seconds: float
+    steps: int
+
+    @classmethod
+    def joined(cls, parts: list[Series]) -> Series:
+        """Replicas side by side."""
+        values = {
+            name: np.concatenate([part.values[name] for part in parts], 1)
+            for name in parts[0].values
+        }
+        return cls(values, sum(part.seconds for part in parts), parts[0].steps)
+
+
+def run(driver: Any, start: State, span: float, lattice: Lattice, exact_every: int) -> Series:
     """A run with all observers."""
 
     def exact(snapshot: Snapshot) -> Tensor:
@@ -71,7 +92,7 @@ def run(driver: Any, start: State, span: float, lattice: Lattice, exact_every: i
         GaussLaw(EVERY),
         FunctionObserver(exact_every, "exact_energy", exact),
     ]
-    return simulate(
+    result = simulate(
         driver,
         LinkSpins(DT, length=SYSTEM.length),
         start,
@@ -80,36 +101,53 @@ def run(driver: Any, start: State, span: float, lattice: Lattice, exact_every: i
         observers=observers,
         batch_replicas=True,
     )
+    values = {name: np.asarray(found.values) for name, found in result.observers.items()}
+    return Series(values, result.seconds, result.steps_done)
 
 
-def kept(result: Any, lattice: Lattice) -> dict[str, float]:
+def pair(model: str, double: bool, numbers: range, span: float) -> tuple[Series, Series]:
+    """The same starts on 8 × 8 with exact fields and with the network's."""
+    torch.set_num_threads(1)
+    lattice = square(SMALL)
+    start = thermal_link_spins(SYSTEM, lattice, BATH, numbers, seed=SEED)
+    learned = SYSTEM.learned(loaded(model, double))
+    return run(SYSTEM, start, span, lattice, EVERY), run(learned, start, span, lattice, 20)
+
+
+def loaded(model: str, double: bool) -> Any:
+    """The network, ready to use."""
+    network = load_network(model).eval()
+    return network.double() if double else network
+
+
+def kept(result: Series, lattice: Lattice) -> dict[str, float]:
     """Largest |div E|, drifts of the energies per site, and the cost of a step."""
-    own, exact = (np.asarray(result.observers[name].values) for name in ("energy", "exact_energy"))
+    own, exact = (result.values[name] for name in ("energy", "exact_energy"))
     return {
-        "div_E": float(np.asarray(result.observers["gauss_violation"].values).max()),
+        "div_E": float(result.values["gauss_violation"].max()),
         "own_energy_drift_per_site": float(np.abs(own - own[0]).max()) / lattice.n_sites,
         "exact_energy_drift_per_site": float(np.abs(exact - exact[0]).max()) / lattice.n_sites,
         "exact_energy_end_per_site": float((exact[-1] - exact[0]).mean()) / lattice.n_sites,
-        "seconds_per_step": result.seconds / result.steps_done,
+        "seconds_per_step": result.seconds / result.steps,
     }
 
 
-def times(result: Any, name: str) -> tuple[float, list[float]]:
+def times(result: Series, name: str) -> tuple[float, list[float]]:
     """Integrated time in 1/t: of all replicas, and with each left out in turn."""
-    values = np.asarray(result.observers[name].values)  # [T, R, n]
+    values = result.values[name]  # [T, R, n]
     unit = EVERY * DT
     count = values.shape[1] if values.shape[1] > 1 else 0
     left_out = [unit * integrated_time(np.delete(values, row, 1)) for row in range(count)]
     return unit * integrated_time(values), left_out
 
 
-def compared(exact: Any, learned: Any, name: str) -> dict[str, float]:
+def compared(exact: Series, learned: Series, name: str) -> dict[str, float]:
     """Times of both, and their ratio with a jackknife error; averages and fluctuations."""
     (one, ones), (two, twos) = times(exact, name), times(learned, name)
     ratios = np.array(twos) / np.array(ones)
     count = len(ratios)
     error = math.sqrt((count - 1) / count * ((ratios - ratios.mean()) ** 2).sum())
-    series = [np.asarray(result.observers[name].values) for result in (exact, learned)]
+    series = [result.values[name] for result in (exact, learned)]
     return {
         "exact": one,
         "learned": two,
@@ -122,31 +160,12 @@ def compared(exact: Any, learned: Any, name: str) -> dict[str, float]:
     }
 
 
-def stirred(state: State, lattice: Lattice) -> tuple[State, Lattice]:
-    """Three copies each way, stirred until they differ."""
-    wide = square(*(COPIES * side for side in lattice.shape))
-    phase, field = (
-        values[:1].unflatten(1, lattice.shape).repeat(1, COPIES, COPIES, 1).flatten(1, 2)
-        for values in (state.fields["U"].angle(), state.fields["E"])
-    )
-    draw = torch.Generator().manual_seed(SEED)
-    curl = 0.1 * torch.randn(1, *wide.shape, generator=draw).double()
-    extra = torch.stack([curl - curl.roll(1, 2), curl.roll(1, 1) - curl], -1).reshape(1, -1, 2)
-    # div E = 0 holds for multiples too: shrink until the longest fits.
-    field = field + extra
-    field = field * min(1.0, 0.98 / float(field.abs().max()))
-    phase = phase + 0.3 * torch.randn(phase.shape, generator=draw).double()
-    links = torch.polar(torch.sqrt(1 - field**2), phase)
-    assert float(divergence(field, links, wide).abs().max()) < 1e-12
-    return State({"U": links, "E": field}, seed=SEED), wide
-
-
-def draw(path: Path, exact: Any, learned: Any) -> None:
+def draw(path: Path, exact: Series, learned: Series) -> None:
     """Autocorrelation functions of E and W, exact and learned."""
     with figure(path, ncols=2, figsize=(8, 3.2)) as (_, axes):
         for ax, name in zip(axes[0], ("E", "W"), strict=True):
             for label, result, style in (("exact", exact, "-"), ("network", learned, "--")):
-                curve = autocorrelation(np.asarray(result.observers[name].values))
+                curve = autocorrelation(result.values[name])
                 part = curve[: min(len(curve) // 2, round(15 / (EVERY * DT)))]
                 ax.plot(EVERY * DT * np.arange(len(part)), part, style, label=label)
             ax.axhline(0, color="0.6", lw=0.8)
@@ -163,15 +182,16 @@ def main() -> None:
     add("--time", type=float, default=60.0, help="of the runs on 8 × 8, 1/t")
     add("--large-time", type=float, default=25.0, help="of the run on 24 × 24, 1/t")
     add("--double", action="store_true", help="evaluate the network in float64")
+    add("--processes", type=int, default=1, help="share the small runs out to so many")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    network = load_network(given.model).eval()
-    network = network.double() if given.double else network
-    learned, lattice = SYSTEM.learned(network), square(8)
+    lattice = square(SMALL)
     begin = time.perf_counter()
-    start = thermal_link_spins(SYSTEM, lattice, BATH, range(given.replicas), seed=SEED)
-    exact_run = run(SYSTEM, start, given.time, lattice, EVERY)
-    learned_run = run(learned, start, given.time, lattice, 20)
+    parts = [range(n, given.replicas, given.processes) for n in range(given.processes)]
+    with ProcessPoolExecutor(given.processes, get_context("spawn")) as pool:
+        tasks = [pool.submit(pair, given.model, given.double, part, given.time) for part in parts]
+        ran = [task.result() for task in tasks]
+    exact_run, learned_run = (Series.joined(list(runs)) for runs in zip(*ran, strict=True))
     found: dict[str, Any] = {
         "model": Path(given.model).name,
         "network_dtype": "float64" if given.double else "float32",
@@ -190,7 +210,9 @@ def main() -> None:
         },
     }
     print(json.dumps(found["small"], indent=1), time.perf_counter() - begin)
-    first, wide = stirred(start, lattice)
+    wide = square(COPIES * SMALL)
+    first = thermal_link_spins(SYSTEM, wide, BATH, range(1), seed=SEED, block=SMALL)
+    learned = SYSTEM.learned(loaded(given.model, given.double))
     large_run = run(learned, first, given.large_time, wide, 100)
     found["large"] = {
         "lattice": str(wide),

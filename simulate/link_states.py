@@ -22,7 +22,7 @@ from latticezoo.simulate.systems.link_electrons import link_geometry
 from latticezoo.simulate.systems.quantum_link import QuantumLink
 from latticezoo.symmetry.errors import InputError
 from latticezoo.symmetry.internal import internal_group
-from latticezoo.symmetry.lattices import Lattice
+from latticezoo.symmetry.lattices import Lattice, square
 
 Array = NDArray[Any]
 
@@ -86,6 +86,7 @@ def thermal_link_spins(
     replicas: Sequence[int] = (0,),
     sweeps: int = 20,
     seed: int = 0,
+    block: int | None = None,
 ) -> State:
     """Link spins with div E = 0 from exp(−H/T), by Metropolis moves with exact energies.
 
@@ -94,6 +95,11 @@ def thermal_link_spins(
     costs the levels of the fermions. Step sizes are tuned towards an acceptance of one half in the
     first half of the sweeps and fixed after.
 
+    Diagonalizations take hours on more than some 250 sites. With ``block`` a thermal state of
+    block × block sites is repeated over the lattice and stirred, because dynamics would keep its
+    period: phases by normal numbers of 0.3, E by the curl of normal numbers of S/10 on the
+    plaquettes, which leaves div E = 0. That is a state of some higher energy, not a thermal one.
+
     Args:
         system: The model; its fermions are in equilibrium at their own temperature.
         lattice: The square torus.
@@ -101,13 +107,23 @@ def thermal_link_spins(
         replicas: Replica numbers.
         sweeps: One sweep proposes every phase and every plaquette once.
         seed: Seed of the run.
+        block: Side of the torus that a thermal state is made on, a divisor of both sides; None for
+            the lattice itself.
 
     Returns:
         ``U`` ``[R, N, D]`` complex128 and ``E`` ``[R, N, D]`` float64.
 
     Raises:
-        InputError: T is not positive, or there are no sweeps.
+        InputError: T is not positive, there are no sweeps, or blocks do not fit.
     """
+    if block is not None:
+        if block < 2 or any(side % block for side in lattice.shape):
+            raise InputError(
+                f"block is {block}; it must be a whole number from 2 that divides both sides of "
+                f"{lattice}."
+            )
+        small = thermal_link_spins(system, square(block), temperature, replicas, sweeps, seed)
+        return _stirred(small, block, lattice, system.length)
     if not (temperature > 0 and math.isfinite(temperature)):
         raise InputError(f"temperature is {temperature}; thermal link spins need a positive one.")
     if sweeps < 1:
@@ -125,6 +141,30 @@ def thermal_link_spins(
     modulus = torch.sqrt((system.length**2 - electric**2).clamp(min=0))
     fields = {"U": torch.polar(modulus, phase), "E": electric}
     return State(fields, replicas=tuple(replicas), seed=seed)
+
+
+def _stirred(small: State, block: int, lattice: Lattice, length: float) -> State:
+    """Copies of a state side by side, stirred until they differ."""
+    copies = [side // block for side in lattice.shape]
+    phases, fields = [], []
+    for row, replica in enumerate(small.replicas):
+        draw = generator(small.seed, replica, stream="stirred link spins")
+        phase, electric = (
+            np.tile(values[row].numpy().reshape(block, block, 2), (*copies, 1))
+            for values in (small.fields["U"].angle(), small.fields["E"])
+        )
+        curl = 0.1 * length * draw.standard_normal(lattice.shape)
+        extra = (curl - np.roll(curl, 1, 1), np.roll(curl, 1, 0) - curl)
+        electric = electric + np.stack(extra, -1)
+        # div E = 0 holds for multiples too: shrink until the longest fits.
+        electric *= min(1.0, 0.98 * length / np.abs(electric).max())
+        phases.append(phase + 0.3 * draw.standard_normal(phase.shape))
+        fields.append(electric)
+    angles, heights = (
+        torch.from_numpy(np.stack(parts)).flatten(1, 2) for parts in (phases, fields)
+    )
+    links = torch.polar(torch.sqrt(length**2 - heights**2), angles)
+    return State({"U": links, "E": heights}, replicas=small.replicas, seed=small.seed)
 
 
 @dataclass

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from latticezoo.training.simulate_command import Plan
 
 _FERMIONS = ("adiabatic", "ehrenfest")
+#: Thermal starts of link spins on more sites cost hours: 60 diagonalizations a site by default.
+_THERMAL_SITES = 256
 
 
 class LinkRuns(ABC):
@@ -153,7 +155,8 @@ class LinkRuns(ABC):
                 ax.plot(times[:half] - times[0], autocorrelation(values)[:half], label=name)
             ax.axhline(0, color="0.6", lw=0.8)
             ax.set(xlabel="time t", ylabel="C(t) / C(0)")
-            ax.legend()
+            if curves:
+                ax.legend()
         return [histories(out / "observers.png", result.observers, plan), path]
 
 
@@ -163,7 +166,7 @@ KINETIC = "kinetic_monte_carlo"
 class QuantumLinkRuns(LinkRuns):
     """Link spins."""
 
-    INITIAL = {"random": {}, "thermal": {"temperature": float, "sweeps": int}}
+    INITIAL = {"random": {}, "thermal": {"temperature": float, "sweeps": int, "block": int}}
     NAME = "link_spins"
     DYNAMICS = {"name": str, "dt": float, "fermions": str, "temperature": object}
 
@@ -176,6 +179,12 @@ class QuantumLinkRuns(LinkRuns):
                 plan.lattice, plan.replicas, system.length, plan.seed
             )
         options = {"temperature": 0.5, **options}
+        if plan.lattice.n_sites > _THERMAL_SITES and not options.get("block"):
+            raise InputError(
+                f"a thermal start on {plan.lattice} would take hours of diagonalizations; give "
+                "initial.block, a divisor of both sides such as 8, to repeat and stir a smaller "
+                "thermal state, or initial.kind random."
+            )
         return link_states.thermal_link_spins(
             system, plan.lattice, replicas=range(plan.replicas), seed=plan.seed, **options
         )

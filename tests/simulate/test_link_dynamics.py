@@ -261,6 +261,25 @@ def test_thermal_link_spins_meet_the_free_limit():
     system.check(state.fields, lattice)
 
 
+def test_blocks_of_thermal_link_spins_are_stirred():
+    lattice, stirred = square(6, 4), {"sweeps": 2, "seed": 5, "block": 2}
+    state = thermal_link_spins(LINK, lattice, 0.5, range(2), **stirred)
+    U, E = state.fields["U"], state.fields["E"]
+    assert float(divergence(E, U, lattice).abs().max()) < 1e-14
+    torch.testing.assert_close(U.abs() ** 2 + E**2, torch.ones_like(E), rtol=0, atol=1e-14)
+    torus = E.unflatten(1, lattice.shape)
+    assert float((torus - torus.roll(2, 1)).abs().max()) > 0.1  # no longer periodic
+    alone = thermal_link_spins(LINK, lattice, 0.5, (1,), **stirred)
+    assert torch.equal(alone.fields["U"], U[1:])
+    small = thermal_link_spins(LINK, square(2), 0.5, range(2), sweeps=2, seed=5)
+    turned = (U.unflatten(1, lattice.shape) / U.abs().unflatten(1, lattice.shape))[:, :2, :2]
+    angles = (turned * small.fields["U"].unflatten(1, (2, 2)).conj()).angle()
+    assert 0.1 < float(angles.square().mean().sqrt()) < 0.5
+    for block in (0, 3):
+        with pytest.raises(InputError, match=rf"block is {block}; .* divides both sides"):
+            thermal_link_spins(LINK, lattice, 0.5, block=block)
+
+
 def test_thermal_link_spins_are_warmer_at_higher_temperature():
     lattice, system = square(2, 2), QuantumLink()
     energies = []

@@ -62,6 +62,15 @@ def test_an_interrupted_run_of_links_goes_on_bit_for_bit(command, monkeypatch):
             assert np.array_equal(one.fields[field][...], two.fields[field][...])
 
 
+def test_large_link_runs_start_from_blocks(command, refused):
+    words = ["--lattice", 4, "--steps", 2, "--initial.sweeps", 1, "--out", "run"]
+    assert command("simulate", "quantum_link.yaml", *words, "--initial.block", 2)[0] == 0
+    assert json.loads(Path("run/summary.json").read_text())["gauss_violation"] < 1e-12
+    assert "block is 3" in refused(
+        "simulate", "quantum_link.yaml", *words[:-2], "--initial.block", 3
+    )
+
+
 def built(plan):
     return plan.integrator(), plan.state(), plan.observers()
 
@@ -73,6 +82,7 @@ def test_refusals():
         ({"dynamics": {"fermions": "frozen"}}, "unknown treatment of the fermions 'frozen'"),
         ({"dynamics": {"temperature": 1.0}}, "move without a bath"),
         ({"model": "some", "dynamics": {"fermions": "ehrenfest"}}, "needs model exact"),
+        ({"lattice": 24, "initial": {"kind": "thermal"}}, r"square\(24, 24\) would take hours"),
         ({"observers": ["magnetization"]}, "unknown observer of links"),
         ({"observers": {"wilson_loop": {"width": 0}}}, "sides of 1 or more"),
     ):
