@@ -1,7 +1,7 @@
 """Time of one field on link spins: by diagonalization, and learned.
 
     python benchmarks/gauge_force.py                       # half a minute
-    python benchmarks/gauge_force.py --model RUN
+    python benchmarks/gauge_force.py --model wilson_gnn.quantum_link    # the committed JSON
 
 Random link spins of the quantum link model; one state, one thread, processor time (which other work
 on the machine blurs less than wall-clock time), the shortest of a few calls. JSON: seconds by side
