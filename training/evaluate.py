@@ -61,7 +61,12 @@ def pairs(model: Model, samples: Samples, target: str) -> Pairs:
     Returns:
         ``{"random": (exact, predicted), "trajectory": …}``; kinds without samples are left out.
     """
-    predicted, exact = predict(model, samples)[target], samples.targets[target]
+    return paired(predict(model, samples), samples, target)
+
+
+def paired(predictions: Mapping[str, Tensor], samples: Samples, target: str) -> Pairs:
+    """The same for predictions of all samples, ``{target: [S, N, C]}``, that are there already."""
+    predicted, exact = predictions[target], samples.targets[target]
     if exact.is_complex():  # real and imaginary parts
         predicted = torch.view_as_real(predicted.to(exact.dtype).resolve_conj())
         exact = torch.view_as_real(exact.resolve_conj())

@@ -19,8 +19,10 @@ from latticezoo.training.evaluate import (
     Pairs,
     equivariance,
     errors,
+    paired,
     pairs,
     parameter_count,
+    predict,
     sites_per_second,
 )
 from latticezoo.training.leaderboard import ordered, print_table, write_csv
@@ -116,12 +118,13 @@ class Results:
     def measure(self, label: str, model: Model) -> dict[str, Any]:
         """Errors, equivariance, size and speed of any map."""
         with torch.no_grad():
-            self.pairs[label] = pairs(model, self.test, self.target)
+            predictions = predict(model, self.test)
+            self.pairs[label] = paired(predictions, self.test, self.target)
             row: dict[str, Any] = errors(self.pairs[label])
             others = [field.name for field in self.data.task.targets[1:]]
             if others:
                 row["other_targets"] = {
-                    name: errors(pairs(model, self.test, name)) for name in others
+                    name: errors(paired(predictions, self.test, name)) for name in others
                 }
             if self.transfer is not None:
                 row |= transfer_errors(model, self.transfer)
