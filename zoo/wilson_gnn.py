@@ -193,7 +193,7 @@ class WilsonGNN(GaugeModel):
             given = block(given)
         if not hasattr(self, "look"):
             return _Read(given, given.links, given.currents, moments)
-        even, odd = self.look(given)
+        even, odd = self.look(given.unit_size())
         links = given.links if even is None else given.links + even
         currents = given.currents if odd is None else given.currents + odd
         return _Read(given, links, currents, moments)

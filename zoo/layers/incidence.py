@@ -75,8 +75,3 @@ def divergence(values: Tensor) -> Tensor:
     """What flows out of a site along the links minus what flows in, ``[batch, L1, L2, C]``."""
     x, y = values.unbind(3)
     return x - _behind(x, 0) + y - _behind(y, 1)
-
-
-def both(values: Tensor) -> Tensor:
-    """Own component and the other one side by side, ``[batch, L1, L2, 2, 2C]``."""
-    return torch.cat([values, values.flip(3)], dim=-1)

@@ -30,10 +30,30 @@ class LoopFeatures:
     currents: Tensor | None = None
     circulations: Tensor | None = None
 
+    def unit_size(self) -> LoopFeatures:
+        """All of them in units of their size: see :func:`unit_size`."""
+        found = {
+            name: None if values is None else unit_size(values)
+            for name, values in vars(self).items()
+        }
+        return LoopFeatures(**found)
+
 
 def unit_size(values: Tensor) -> Tensor:
     """Features over the root of their mean square, which no symmetry changes."""
     return values * torch.rsqrt(values.square().mean(-1, keepdim=True) + 0.1)
+
+
+def own_and_other(linear: nn.Linear, values: Tensor) -> Tensor:
+    """A linear map of the own component of ``[…, 2, C]`` and the other one, joined to 2C numbers.
+
+    The two swapped copies are one product with a matrix of twice the size, whose blocks are tied:
+    no values are moved, which took longer than the product.
+    """
+    own, other = linear.weight.chunk(2, dim=1)
+    weight = torch.cat([torch.cat([own, other], 1), torch.cat([other, own], 1)])
+    bias = None if linear.bias is None else linear.bias.repeat(2)
+    return F.linear(values.flatten(-2), weight, bias).unflatten(-1, (2, -1))
 
 
 class Inputs(nn.Module):
@@ -122,19 +142,17 @@ class LinkUpdate(nn.Module):
             self.own_odd = fan_in_linear(odd, sums, 1.0, bias=False)
             self.circulations = fan_in_linear(2 * odd, sums, 0.7, bias=False)
 
-    def forward(self, given: LoopFeatures) -> tuple[Tensor | None, Tensor | None]:
-        """Changes ``[batch, L1, L2, 2, C]`` of the features on links."""
-        plaquettes = self.plaquettes(incidence.both(unit_size(given.plaquettes)))
-        sites = self.sites(incidence.both(unit_size(given.sites)))
+    def forward(self, unit: LoopFeatures) -> tuple[Tensor | None, Tensor | None]:
+        """Changes ``[batch, L1, L2, 2, C]`` of the features on links, of features of unit size."""
         even = (
-            self.own(unit_size(given.links))
-            + incidence.plaquettes_to_links(plaquettes)
-            + incidence.sites_to_links(sites)
+            self.own(unit.links)
+            + incidence.plaquettes_to_links(own_and_other(self.plaquettes, unit.plaquettes))
+            + incidence.sites_to_links(own_and_other(self.sites, unit.sites))
         )
-        if given.currents is None or given.circulations is None:
+        if unit.currents is None or unit.circulations is None:
             return self.mixing(even, None)
-        circulations = self.circulations(incidence.both(unit_size(given.circulations)))
-        odd = self.own_odd(unit_size(given.currents)) + incidence.curl_to_links(circulations)
+        circulations = own_and_other(self.circulations, unit.circulations)
+        odd = self.own_odd(unit.currents) + incidence.curl_to_links(circulations)
         return self.mixing(even, odd)
 
 
@@ -156,13 +174,12 @@ class PlaceUpdate(nn.Module):
     def forward(
         self, own: Tensor, links: Tensor, own_odd: Tensor | None, links_odd: Tensor | None
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Changes of the features; ``links`` are the sums over the links of the place."""
-        joined = torch.cat([unit_size(own), links], dim=-1)
-        even = self.even(incidence.both(joined))
+        """Changes of the features, of such of unit size; ``links`` are sums over the links."""
+        even = own_and_other(self.even, torch.cat([own, links], dim=-1))
         if own_odd is None or links_odd is None:
             return self.mixing(even, None)
-        odd = torch.cat([unit_size(own_odd), links_odd], dim=-1)
-        return self.mixing(even, self.odd(incidence.both(odd)))
+        odd = torch.cat([own_odd, links_odd], dim=-1)
+        return self.mixing(even, own_and_other(self.odd, odd))
 
 
 class LoopBlock(nn.Module):
@@ -181,7 +198,8 @@ class LoopBlock(nn.Module):
 
     def forward(self, given: LoopFeatures) -> LoopFeatures:
         """Features after the round."""
-        even, odd = self.links(given)
+        unit = given.unit_size()
+        even, odd = self.links(unit)
         given = replace(
             given,
             links=given.links + even,
@@ -190,12 +208,12 @@ class LoopBlock(nn.Module):
         links = unit_size(given.links)
         currents = None if odd is None else unit_size(_there(given.currents))
         even, odd = self.plaquettes(
-            given.plaquettes,
+            unit.plaquettes,
             0.7 * incidence.links_to_plaquettes(links),
-            given.circulations,
+            unit.circulations,
             None if currents is None else 0.7 * incidence.curl_to_plaquettes(currents),
         )
-        change, _ = self.sites(given.sites, 0.7 * incidence.links_to_sites(links), None, None)
+        change, _ = self.sites(unit.sites, 0.7 * incidence.links_to_sites(links), None, None)
         return replace(
             given,
             plaquettes=given.plaquettes + even,
