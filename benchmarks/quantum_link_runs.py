@@ -1,14 +1,16 @@
-"""Quantum link spins driven by a network: beside exact runs on 8 × 8, and alone on 24 × 24.
+"""Quantum link spins driven by a network: beside exact runs on 12 × 12, and alone on 24 × 24.
 
     python benchmarks/quantum_link_runs.py --model wilson_gnn.quantum_link
     python benchmarks/quantum_link_runs.py --model RUN --replicas 32 --time 100 --processes 2
 
-Small: replicas from thermal starts, each with exact fields and with the network's, on 8 × 8. JSON:
-integrated autocorrelation times of E and Re W (over links or plaquettes and replicas, by the window
-of Madras and Sokal), their ratio with a jackknife error over the replicas, and time averages.
-Large: the network on 24 × 24, from a thermal state of 8 × 8 repeated three times each way and then
-stirred. Both: the largest |div E|, and the drift of the energy, that which the network conserves
-and the exact one along the same run. Picture: the autocorrelation functions.
+Small: replicas from thermal starts, each with exact fields and with the network's. JSON:
+correlation times of E and Re W (over links or plaquettes and replicas), ratios with jackknife
+errors, and averages. The times are when the correlation has fallen to 1/e, the integrated time up
+to 15/t, and that with the window of Madras and Sokal: correlations at 15/t are 0.2, and what is
+beyond, the decay of the longest waves, is what runs of 100/t determine least.
+Large: the network on 24 × 24, from a thermal state of the small lattice, repeated and stirred.
+Both: the largest |div E|, and the drift of the energy, that which the network conserves and the
+exact one along the same run. Picture: the autocorrelation functions.
 
 Steps of 0.1 are too long: spins about a pole then come to be longer than S by more than 1e-6.
 
@@ -39,7 +41,7 @@ from latticezoo.simulate.link_states import thermal_link_spins
 from latticezoo.simulate.observers import Energy, FunctionObserver, Snapshot
 from latticezoo.simulate.run import simulate
 from latticezoo.simulate.state import State
-from latticezoo.simulate.statistics import autocorrelation, integrated_time
+from latticezoo.simulate.statistics import autocorrelation, decay_time, integrated_time
 from latticezoo.simulate.systems.quantum_link import QuantumLink
 from latticezoo.symmetry.gauge import plaquettes
 from latticezoo.symmetry.lattices import Lattice, square
@@ -48,7 +50,8 @@ from latticezoo.zoo.loading import load_network
 
 SYSTEM = QuantumLink()
 DT, EVERY, BATH, SEED = 0.05, 4, 0.5, 77
-SMALL, COPIES = 8, 3
+WIDE = 24
+TAIL, BLOCKS = 15.0, 24
 
 
 def electric(snapshot: Snapshot) -> Tensor:
@@ -105,10 +108,11 @@ def run(driver: Any, start: State, span: float, lattice: Lattice, exact_every: i
     return Series(values, result.seconds, result.steps_done)
 
 
-def pair(model: str, double: bool, numbers: range, span: float) -> tuple[Series, Series]:
-    """The same starts on 8 × 8 with exact fields and with the network's."""
+def pair(
+    model: str, double: bool, lattice: Lattice, numbers: range, span: float
+) -> tuple[Series, Series]:
+    """The same starts with exact fields and with the network's."""
     torch.set_num_threads(1)
-    lattice = square(SMALL)
     start = thermal_link_spins(SYSTEM, lattice, BATH, numbers, seed=SEED)
     learned = SYSTEM.learned(loaded(model, double))
     return run(SYSTEM, start, span, lattice, EVERY), run(learned, start, span, lattice, 20)
@@ -132,32 +136,38 @@ def kept(result: Series, lattice: Lattice) -> dict[str, float]:
     }
 
 
-def times(result: Series, name: str) -> tuple[float, list[float]]:
-    """Integrated time in 1/t: of all replicas, and with each left out in turn."""
-    values = result.values[name]  # [T, R, n]
+def times(values: np.ndarray) -> dict[str, float]:
+    """Correlation times of ``[T, R, n]`` in 1/t, by three measures."""
     unit = EVERY * DT
-    count = values.shape[1] if values.shape[1] > 1 else 0
-    left_out = [unit * integrated_time(np.delete(values, row, 1)) for row in range(count)]
-    return unit * integrated_time(values), left_out
-
-
-def compared(exact: Series, learned: Series, name: str) -> dict[str, float]:
-    """Times of both, and their ratio with a jackknife error; averages and fluctuations."""
-    (one, ones), (two, twos) = times(exact, name), times(learned, name)
-    ratios = np.array(twos) / np.array(ones)
-    count = len(ratios)
-    error = math.sqrt((count - 1) / count * ((ratios - ratios.mean()) ** 2).sum())
-    series = [result.values[name] for result in (exact, learned)]
+    end = round(TAIL / unit)
     return {
-        "exact": one,
-        "learned": two,
-        "ratio": two / one,
-        "ratio_error": error,
-        "exact_mean": float(series[0].mean()),
-        "learned_mean": float(series[1].mean()),
-        "exact_deviation": float(series[0].std()),
-        "learned_deviation": float(series[1].std()),
+        "decay": unit * decay_time(values),
+        f"integrated_to_{TAIL:g}": unit * integrated_time(values, until=end),
+        "integrated": unit * integrated_time(values),
     }
+
+
+def compared(exact: np.ndarray, learned: np.ndarray) -> dict[str, dict[str, float]]:
+    """Times of both ``[T, R, n]``, their ratios with jackknife errors over blocks of replicas."""
+    one, two = times(exact), times(learned)
+    rows = np.arange(exact.shape[1])
+    blocks = np.array_split(rows, min(len(rows), BLOCKS)) if len(rows) > 1 else []
+    left = [
+        (times(np.delete(exact, block, 1)), times(np.delete(learned, block, 1))) for block in blocks
+    ]
+    found = {}
+    for name in one:
+        ratios = np.array([those[name] / these[name] for these, those in left])
+        spread = ((ratios - ratios.mean()) ** 2).mean() if blocks else math.nan
+        found[name] = {
+            "exact": one[name],
+            "learned": two[name],
+            "ratio": two[name] / one[name],
+            "ratio_error": math.sqrt((len(blocks) - 1) * spread) if blocks else math.nan,
+        }
+    found["average"] = {"exact": float(exact.mean()), "learned": float(learned.mean())}
+    found["deviation"] = {"exact": float(exact.std()), "learned": float(learned.std())}
+    return found
 
 
 def draw(path: Path, exact: Series, learned: Series) -> None:
@@ -166,7 +176,7 @@ def draw(path: Path, exact: Series, learned: Series) -> None:
         for ax, name in zip(axes[0], ("E", "W"), strict=True):
             for label, result, style in (("exact", exact, "-"), ("network", learned, "--")):
                 curve = autocorrelation(result.values[name])
-                part = curve[: min(len(curve) // 2, round(15 / (EVERY * DT)))]
+                part = curve[: min(len(curve) // 2, round(TAIL / (EVERY * DT)))]
                 ax.plot(EVERY * DT * np.arange(len(part)), part, style, label=label)
             ax.axhline(0, color="0.6", lw=0.8)
             ax.set(xlabel="time t (1/t)", ylabel=f"$C_{name}(t) / C_{name}(0)$")
@@ -178,18 +188,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--model", required=True, help="pretrained name, run folder or checkpoint")
+    add("--lattice", type=int, default=12, help="side of the small lattice, a divisor of 24")
     add("--replicas", type=int, default=6)
-    add("--time", type=float, default=60.0, help="of the runs on 8 × 8, 1/t")
+    add("--time", type=float, default=60.0, help="of the runs on the small lattice, 1/t")
     add("--large-time", type=float, default=25.0, help="of the run on 24 × 24, 1/t")
     add("--double", action="store_true", help="evaluate the network in float64")
     add("--processes", type=int, default=1, help="share the small runs out to so many")
     given = parser.parse_args()
+    if min(given.time, given.large_time) <= TAIL:
+        parser.error(f"runs must be longer than {TAIL:g}/t, up to which correlations are summed")
+    if given.lattice < 4 or WIDE % given.lattice:
+        parser.error(f"--lattice {given.lattice} is not a divisor of {WIDE} from 4")
     torch.set_num_threads(1)
-    lattice = square(SMALL)
+    lattice = square(given.lattice)
     begin = time.perf_counter()
     parts = [range(n, given.replicas, given.processes) for n in range(given.processes)]
     with ProcessPoolExecutor(given.processes, get_context("spawn")) as pool:
-        tasks = [pool.submit(pair, given.model, given.double, part, given.time) for part in parts]
+        tasks = [
+            pool.submit(pair, given.model, given.double, lattice, part, given.time)
+            for part in parts
+        ]
         ran = [task.result() for task in tasks]
     exact_run, learned_run = (Series.joined(list(runs)) for runs in zip(*ran, strict=True))
     found: dict[str, Any] = {
@@ -203,22 +221,23 @@ def main() -> None:
             "replicas": given.replicas,
             "time": given.time,
             "autocorrelation_times": {
-                name: compared(exact_run, learned_run, name) for name in ("E", "W")
+                name: compared(exact_run.values[name], learned_run.values[name])
+                for name in ("E", "W")
             },
             "exact": kept(exact_run, lattice),
             "learned": kept(learned_run, lattice),
         },
     }
     print(json.dumps(found["small"], indent=1), time.perf_counter() - begin)
-    wide = square(COPIES * SMALL)
-    first = thermal_link_spins(SYSTEM, wide, BATH, range(1), seed=SEED, block=SMALL)
+    wide = square(WIDE)
+    first = thermal_link_spins(SYSTEM, wide, BATH, range(1), seed=SEED, block=given.lattice)
     learned = SYSTEM.learned(loaded(given.model, given.double))
     large_run = run(learned, first, given.large_time, wide, 100)
     found["large"] = {
         "lattice": str(wide),
         "time": given.large_time,
         "learned": kept(large_run, wide),
-        "autocorrelation_times": {name: times(large_run, name)[0] for name in ("E", "W")},
+        "autocorrelation_times": {name: times(large_run.values[name]) for name in ("E", "W")},
     }
     found["hardware"] = hardware()
     print(json.dumps(found["large"], indent=1), time.perf_counter() - begin)

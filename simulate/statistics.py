@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -31,27 +32,63 @@ def autocorrelation(series: Array) -> Array:
         raise InputError(f"an autocorrelation needs at least 2 samples, not {len(values)}.")
     count = len(values)
     centred = values.reshape(count, -1) - values.mean()
-    spectrum = np.fft.rfft(centred, 2 * count, axis=0)
-    products = np.fft.irfft(np.abs(spectrum) ** 2, axis=0)[:count].sum(1)
+    power = (np.abs(np.fft.rfft(centred, 2 * count, axis=0)) ** 2).sum(1)
+    products = np.fft.irfft(power)[:count]
     found = products / np.arange(count, 0, -1)
     if found[0] <= 0:
         return np.eye(1, count)[0]
     return found / found[0]
 
 
-def integrated_time(series: Array, window: float = 5.0) -> float:
+def integrated_time(series: Array, window: float = 5.0, until: int | None = None) -> float:
     """Integrated autocorrelation time τ = ½ + Σ_{t>0} Γ(t), in samples; ½ when uncorrelated.
 
     The sum ends at the first t ≥ ``window`` · τ(t) (N. Madras, A. D. Sokal, J. Stat. Phys. 50, 109
-    (1988)).
+    (1988)). Where Γ has a long tail that end differs from series to series by more than Γ does; the
+    part of τ up to the same time is what can be compared.
 
     Args:
         series: ``[samples, …]``; further axes are independent replicas.
         window: How many τ the sum reaches.
+        until: The last t of the sum, in samples, in place of ``window``.
+
+    Raises:
+        InputError: ``until`` is not among the times of the series.
     """
     sums = np.cumsum(autocorrelation(series)) - 0.5
+    if until is not None:
+        if not 0 <= until < len(sums):
+            raise InputError(
+                f"until is {until}; {len(sums)} samples have correlations at 0 to {len(sums) - 1}."
+            )
+        return float(sums[until])
     reached = np.arange(len(sums)) >= window * sums
     return float(max(sums[int(np.argmax(reached))] if reached.any() else sums[-1], 0.5))
+
+
+def decay_time(series: Array, level: float = math.exp(-1)) -> float:
+    """First time at which Γ has fallen to ``level``, in samples, by linear interpolation.
+
+    Runs of a few such times settle it, where the integrated time of a long tail needs hundreds.
+
+    Args:
+        series: ``[samples, …]``; further axes are independent replicas.
+        level: Between 0 and 1.
+
+    Returns:
+        The time, or infinity when Γ stays above ``level``.
+
+    Raises:
+        InputError: ``level`` is not between 0 and 1.
+    """
+    if not 0 < level < 1:
+        raise InputError(f"level is {level}; correlations fall to a number between 0 and 1.")
+    found = autocorrelation(series)
+    below = found <= level
+    if not below.any():
+        return math.inf
+    end = int(np.argmax(below))
+    return end - float((level - found[end]) / (found[end - 1] - found[end]))
 
 
 def blocked_error(series: Array, length: int | None = None) -> float:

@@ -1,4 +1,4 @@
-"""Samplers of pure gauge theory against exact averages, and errors of correlated series."""
+"""Samplers of pure gauge theory against exact averages."""
 
 import math
 
@@ -10,7 +10,7 @@ from scipy import integrate
 from latticezoo.simulate.gauge_algebras import ALGEBRAS, first_components
 from latticezoo.simulate.gauge_sampling import GaugeSampler, _classes, mean_plaquette
 from latticezoo.simulate.noise import generator
-from latticezoo.simulate.statistics import autocorrelation, blocked_error, integrated_time
+from latticezoo.simulate.statistics import blocked_error
 from latticezoo.symmetry.errors import InputError
 from latticezoo.symmetry.gauge import check_links, plaquettes, polyakov_loop, staples, trace
 from latticezoo.symmetry.lattices import square, triangular
@@ -141,21 +141,6 @@ def test_staples_of_the_sampler_are_those_of_the_geometry():
     torch.testing.assert_close(torch.from_numpy(algebra.pack(found)), staples(links, lattice))
 
 
-def test_times_and_errors_of_a_known_process():
-    # x' = ρ x + noise: Γ(t) = ρ^t, τ = ½ (1 + ρ)/(1 − ρ).
-    rng, rho = np.random.default_rng(0), 0.8
-    series = np.zeros((4000, 8))
-    for step in range(1, len(series)):
-        series[step] = rho * series[step - 1] + rng.standard_normal(8)
-    series = series[200:]
-    assert autocorrelation(series)[:4] == pytest.approx(rho ** np.arange(4), abs=0.05)
-    assert integrated_time(series) == pytest.approx(4.5, rel=0.1)
-    exact = math.sqrt(2 * 4.5 / (1 - rho**2) / series.size)
-    assert blocked_error(series) == pytest.approx(exact, rel=0.15)
-    assert integrated_time(rng.standard_normal((2000, 3))) == pytest.approx(0.5, abs=0.1)
-    assert autocorrelation(np.ones((5, 2))).tolist() == [1, 0, 0, 0, 0]
-
-
 def test_refusals():
     lattice = square(4)
     with pytest.raises(InputError, match="unknown gauge group 'U2'"):
@@ -166,7 +151,3 @@ def test_refusals():
         GaugeSampler("Z2", 1.0).start(triangular(4), (0,))
     with pytest.raises(InputError, match="not in the group U1"):
         GaugeSampler("U1", 1.0).run(2 * GaugeSampler("U1", 1.0).start(lattice, (0,)), lattice, 1)
-    with pytest.raises(InputError, match="at least 2 samples"):
-        autocorrelation(np.ones(1))
-    with pytest.raises(InputError, match="fewer than two blocks"):
-        blocked_error(np.ones((4, 1)), 3)
