@@ -184,6 +184,8 @@ class CDWGrowth(SeriesData, MadeData):
         InputError: An option is outside its range.
     """
 
+    kind_of_runs: ClassVar[str] = "quenches"
+
     def __init__(
         self,
         lattice: int | str = 32,

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -190,6 +191,8 @@ class ChaoticHolstein(SeriesData, MadeData):
     Raises:
         InputError: An option is outside its range.
     """
+
+    kind_of_runs: ClassVar[str] = "chaotic runs"
 
     def __init__(
         self,

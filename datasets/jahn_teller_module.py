@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from latticezoo.datasets.module import MadeData
 from latticezoo.datasets.quenches import QuenchRecipe
@@ -56,6 +56,8 @@ class JahnTeller(MadeData):
     Raises:
         InputError: An option is outside its range.
     """
+
+    kind_of_runs: ClassVar[str] = "quenches"
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from latticezoo.datasets.magnets import ItinerantMagnet
 from latticezoo.datasets.module import MadeData
@@ -44,6 +44,8 @@ class ItinerantMagnets(MadeData):
     Raises:
         InputError: An option is outside its range.
     """
+
+    kind_of_runs: ClassVar[str] = "damped runs"
 
     def __init__(
         self,

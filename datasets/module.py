@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pytorch_lightning import LightningDataModule
@@ -45,9 +45,14 @@ class LatticeData(LightningDataModule):
         random_share: Share of random configurations in every training batch, the rest frames of
             trajectories; by default as many as the data have.
 
+    Attributes:
+        kind_of_runs: What the trajectories are called on a model card.
+
     Raises:
         InputError: An option is outside its range.
     """
+
+    kind_of_runs: ClassVar[str] = "runs"
 
     def __init__(
         self,

@@ -192,6 +192,8 @@ class QuantumLinkData(MadeData):
         InputError: An option is outside its range.
     """
 
+    kind_of_runs: ClassVar[str] = "microcanonical runs"
+
     def __init__(
         self,
         lattice: int | str = 8,

@@ -51,6 +51,7 @@ class System(ABC):
         families: Lattice families it is defined on.
         order_source: What its staggered order is read off, as observers take it.
         start_weights: Relative size of the channels of its field in a disordered state.
+        energy_unit: What energies are measured in.
     """
 
     name: ClassVar[str]
@@ -58,6 +59,7 @@ class System(ABC):
     families: ClassVar[tuple[str, ...]]
     order_source: ClassVar[str] = "density"
     start_weights: ClassVar[tuple[float, ...]] = (1.0,)
+    energy_unit: ClassVar[str] = "the hopping t"
 
     @property
     def parameters(self) -> dict[str, Any]:

@@ -9,15 +9,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from latticezoo.zoo.base import ZooModel
 
-#: What the trajectories of a dataset are, where they are no quenches.
-_RUNS = {
-    "sd_magnet": "damped runs",
-    "quantum_link": "microcanonical runs",
-    "chaotic_holstein": "chaotic runs",
-}
-#: Systems without electrons.
-_PURE = ("wilson_loops",)
-
 
 def card_page(network: ZooModel, metrics: Mapping[str, Any]) -> str:
     """The README.md of a complete card, made from its measurements alone."""
@@ -27,7 +18,7 @@ def card_page(network: ZooModel, metrics: Mapping[str, Any]) -> str:
     system = {k: v for k, v in metrics["system"].items() if v is not None}
     title = system.pop("system")
     parameters = ", ".join(f"{k} = {_plain(v)}" for k, v in system.items())
-    units = "" if title in _PURE else "; energies in units of the hopping t"
+    units = f"; energies in units of {_energy_unit(title)}"
     field = network.task.inputs[0].name
     channels = network.task.inputs[0].channels(Lattice.parse(metrics["lattice"]))
     unit = "n − ½ of the electrons" if target == "density" else "in the units of the system"
@@ -121,9 +112,19 @@ def _tail(network: ZooModel, channels: int) -> tuple[int, ...]:
     return (2, 2, 2) if task.gauge == "SU2" else (2,)
 
 
+def _energy_unit(system: str) -> str:
+    """What energies are measured in; that of the base for systems that are no force fields."""
+    from latticezoo.simulate.systems import System, system_registry
+
+    return system_registry.get(system, System).energy_unit
+
+
 def _runs(metrics: Mapping[str, Any]) -> str:
-    """What the trajectories of the data are."""
-    return _RUNS.get(metrics["data"]["name"], "quenches")
+    """What the trajectories of the data are called."""
+    from latticezoo.datasets.registry import data_class, list_data
+
+    name = metrics["data"]["name"]
+    return data_class(name).kind_of_runs if name in list_data() else "runs"
 
 
 def _independent(metrics: Mapping[str, Any]) -> str:

@@ -22,7 +22,8 @@ from latticezoo.datasets.module import LatticeData
 from latticezoo.simulate.files import atomic_write
 from latticezoo.symmetry.errors import InputError
 from latticezoo.training.callbacks import AtomicCheckpointIO
-from latticezoo.training.names import data_record, read_config, resolve_arguments
+from latticezoo.training.fit_arguments import expanded, share_precision
+from latticezoo.training.names import data_record
 from latticezoo.training.parser_errors import readable
 from latticezoo.training.progress import TrainingProgress
 from latticezoo.training.runs import RunFolder, fingerprint, is_helper, write_json
@@ -81,8 +82,7 @@ def run(command: str, arguments: list[str]) -> int:
         The exit status.
     """
     with tempfile.TemporaryDirectory() as scratch, quiet(), fast_determinism():
-        given = _from_init(command, _from_run(command, arguments, Path(scratch)), Path(scratch))
-        words = resolve_arguments(given, Path(scratch))
+        words = expanded(command, arguments, Path(scratch))
         try:
             LatticeCLI(
                 ZooModel,
@@ -191,7 +191,7 @@ class LatticeCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Decide precision and run folder, before anything expensive is built."""
         config: Namespace = self.config[self.subcommand]
-        _share_precision(config)
+        share_precision(config)
         if self.subcommand != "fit":
             return
         config.trainer.max_epochs = epochs(config.trainer.max_epochs, config.budget)
@@ -417,68 +417,3 @@ def _check_one_process(command: str, trainer: Trainer) -> None:
         raise InputError(
             f"{command} runs in one process, not in {trainer.world_size}; give --trainer.devices 1."
         )
-
-
-def _from_init(command: str, arguments: list[str], scratch: Path) -> list[str]:
-    """Put the network and the options of ``--init WEIGHTS`` where no other is named."""
-    name, named = None, False
-    for number, word in enumerate(arguments):
-        option, equals, value = word.partition("=")
-        if option == "--init":
-            name = value if equals else "".join(arguments[number + 1 : number + 2])
-        named |= option in ("--model", "--config", "-c")
-    if command != "fit" or not name or named:
-        return arguments
-    config = load_network(name).config()
-    count = config.get("ensemble", 1)
-    file = scratch / "init.json"
-    file.write_text(
-        json.dumps(
-            {
-                "model": {"class_path": config["model"], "init_args": config["options"]},
-                **({} if count == 1 else {"ensemble": count}),
-            }
-        )
-    )
-    return [f"--config={file}", *arguments]
-
-
-def _share_precision(config: Namespace) -> None:
-    """Make a float64 run of one in which either the trainer or the data say so.
-
-    Without it data in float32 would be rounded before they are used in float64, or the other way
-    round. A precision that is given beside ``dtype: float64`` stays what it is.
-    """
-    data = config.get("data")
-    options = data.get("init_args") if data is not None else None
-    if options is None or "dtype" not in options:
-        return
-    if str(config.trainer.precision) in ("64", "64-true"):
-        options.dtype = "float64"
-    elif config.trainer.precision is None and options.dtype == "float64":
-        config.trainer.precision = "64-true"
-
-
-def _from_run(command: str, arguments: list[str], scratch: Path) -> list[str]:
-    """Put the options and the best checkpoint of a run for ``--run FOLDER``."""
-    words, folder, has_checkpoint = [], None, False
-    rest = iter(arguments)
-    for word in rest:
-        option, equals, value = word.partition("=")
-        if option == "--run" and command != "fit":
-            folder = RunFolder(value if equals else next(rest, ""))
-            continue
-        has_checkpoint |= option == "--ckpt_path"
-        words.append(word)
-    if folder is None:
-        return words
-    if not folder.config.is_file() or not folder.best.is_file():
-        raise InputError(f"{folder.path} is not the folder of a trained run.")
-    stored = read_config(str(folder.config))
-    trainer = {k: v for k, v in stored["trainer"].items() if k in ("accelerator", "precision")}
-    kept = ("seed_everything", "model", "data", "ensemble")
-    config = {key: stored[key] for key in kept if key in stored}
-    file = scratch / "run.json"
-    file.write_text(json.dumps({**config, "trainer": trainer}))
-    checkpoint = [] if has_checkpoint else [f"--ckpt_path={folder.best}"]
-    return [f"--config={file}", *checkpoint, *words]

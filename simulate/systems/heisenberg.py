@@ -62,6 +62,7 @@ class Heisenberg(SpinSystem):
     zeeman: Vector = (0.0, 0.0, 0.0)
 
     name: ClassVar[str] = "heisenberg"
+    energy_unit: ClassVar[str] = "the exchange J"
     #: Elementary operations site by site: the same bits in every batch.
     batch_invariant: ClassVar[bool] = True
 

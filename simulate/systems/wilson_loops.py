@@ -44,6 +44,7 @@ class WilsonLoops(System):
     families: ClassVar[tuple[str, ...]] = ("square",)
     fields: ClassVar[tuple[Field, ...]] = GaugeFermions.fields
     batch_invariant: ClassVar[bool] = True
+    energy_unit: ClassVar[str] = "the plaquette coupling"
 
     def __post_init__(self) -> None:
         if isinstance(self.largest, bool) or not isinstance(self.largest, int) or self.largest < 1:

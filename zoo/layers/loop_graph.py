@@ -32,11 +32,13 @@ class LoopFeatures:
 
     def unit_size(self) -> LoopFeatures:
         """All of them in units of their size: see :func:`unit_size`."""
-        found = {
-            name: None if values is None else unit_size(values)
-            for name, values in vars(self).items()
-        }
-        return LoopFeatures(**found)
+        return LoopFeatures(
+            links=unit_size(self.links),
+            plaquettes=unit_size(self.plaquettes),
+            sites=unit_size(self.sites),
+            currents=None if self.currents is None else unit_size(self.currents),
+            circulations=None if self.circulations is None else unit_size(self.circulations),
+        )
 
 
 def unit_size(values: Tensor) -> Tensor:
