@@ -18,10 +18,16 @@ from latticezoo.zoo.energy_model import EnergyModel
 from latticezoo.zoo.layers.energies import Energy, negative_gradient
 from latticezoo.zoo.layers.path_moments import PathMoments
 from latticezoo.zoo.layers.path_series import PathSeries
+from latticezoo.zoo.layers.ridge import RidgeRegression
 
 OUTPUTS = ("energy", "direct")
 #: Targets that are read out as numbers.
 KINDS = ("global", "site", "link", "current")
+#: Configurations that the linear part of a learned energy is fit to: some tens of weights, to all
+#: forces on their links.
+_ENERGY_SAMPLES = 32
+#: Ridge of that fit, in units of the mean square of a slope.
+_ENERGY_RIDGE = 1e-6
 #: Targets of the whole lattice are this times the mean over the sites, whose numbers are then small
 #: enough that their fluctuations average out.
 GLOBAL = 8
@@ -141,7 +147,8 @@ class GaugeModel(EnergyModel):
     def calibrate(self, batches: Iterable[Mapping[str, Any]]) -> None:
         """Decorrelate the path moments by the training batches, and fit their linear sums.
 
-        All heads begin at zero then, so that training begins at these sums.
+        All heads begin at zero then, so that training begins at these sums. A learned energy begins
+        at the one whose derivatives fit the forces best.
         """
         moments, series = getattr(self, "moments", None), getattr(self, "series", None)
         if moments is None or series is None:
@@ -162,6 +169,40 @@ class GaugeModel(EnergyModel):
                 for name, weight in self.named_parameters():
                     if "_head." in name:
                         weight.zero_()
+                if self.derived and moments.site_count:
+                    self._fit_energy(moments, zip(given, known, strict=True))
+
+    def _fit_energy(
+        self,
+        moments: PathMoments,
+        samples: Iterable[tuple[tuple[Tensor, Lattice], Mapping[str, Tensor]]],
+    ) -> None:
+        """Set ``energy_series`` by the least squares of the targets that derive from the energy."""
+        name = next(iter(self.derived))
+        sums, seen = RidgeRegression(moments.site_count, 1), 0
+        for (links, lattice), targets in samples:
+            with torch.enable_grad():
+                links = links.detach().requires_grad_()
+                totals = moments(links, lattice).sites.sum((0, 1))
+                slopes = [torch.autograd.grad(-one, links, retain_graph=True)[0] for one in totals]
+            rows = torch.stack([self._derived(name, slope, links) for slope in slopes], -1)
+            exact = self._cast(targets[name].to(links.device)) / self.target_scaling.scale(name)
+            if rows.is_complex():  # real and imaginary parts are as many equations
+                rows = torch.view_as_real(rows.resolve_conj()).movedim(-1, -2)
+                exact = torch.view_as_real(exact.resolve_conj())
+            rows = rows.detach().flatten(0, -2)
+            sums.add(rows, exact.reshape(-1, 1))
+            seen += len(links)
+            if seen >= _ENERGY_SAMPLES:
+                break
+        unit = float(sums.gram.diagonal().mean()) / sums.count
+        weights = sums.solve(_ENERGY_RIDGE * unit)
+        linear: nn.Linear = self.get_submodule("energy_series")  # type: ignore[assignment]
+        linear.weight.copy_(weights.T)
+
+    def _derived(self, name: str, slope: Tensor, links: Tensor) -> Tensor:
+        """A target from minus the plain derivative of the energy by the links."""
+        return slope if self.kinds[name] == "field" else _lie_derivative(slope, links)
 
     def _fit_targets(self, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Standardized targets by kind, those of the whole lattice as the sites hold them."""
@@ -205,8 +246,7 @@ class GaugeModel(EnergyModel):
         if not torch.is_grad_enabled():
             found = {name: values.detach() for name, values in found.items()}
         for name in self.derived:
-            plain = self.kinds[name] == "field"
-            found[name] = slope if plain else _lie_derivative(slope, fields[self.links.name])
+            found[name] = self._derived(name, slope, fields[self.links.name])
         return found
 
     def energy_function(self, lattice: Lattice) -> Energy:

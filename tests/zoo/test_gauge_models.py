@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from latticezoo.datasets.registry import create_data
+from latticezoo.simulate.systems.gauge_fermions import GaugeFermions
 from latticezoo.symmetry.elements import SymmetryGroup
 from latticezoo.symmetry.errors import InputError
 from latticezoo.symmetry.fields import Field
@@ -17,6 +18,7 @@ from latticezoo.symmetry.tasks import Task
 from latticezoo.symmetry.testing import equivariance_error
 from latticezoo.zoo import create_model
 from latticezoo.zoo.layers import incidence
+from latticezoo.zoo.layers import path_moments as path_moments_module
 from latticezoo.zoo.layers.flags import Matrices, Surroundings, multiply
 from latticezoo.zoo.layers.path_moments import PathMoments, link_orders, path_moments, site_orders
 from latticezoo.zoo.testing import Case, ZooModelTests, perturb, scalar_task
@@ -323,6 +325,54 @@ def test_training_begins_at_the_linear_sums_of_path_moments(name, group):
     for field_name, values in network(fields, lattice).items():
         error = (values.detach() - targets[field_name]).square().mean().sqrt()
         assert float(error / targets[field_name].std()) < 0.02, field_name
+
+
+@pytest.mark.parametrize(("name", "group"), [("wilson_gnn", "U1"), ("gauge_gnn", "SU2")])
+def test_training_begins_at_the_forces_of_the_best_linear_energy(name, group):
+    """The free energy of hot fermions is a polynomial of low order in the hopping matrix."""
+    lattice, fermions = square(6), GaugeFermions(group, temperature=2.0)
+    network = build(name, fermions.task(target="force"), path_moments=9, **LOCAL)
+    U = links(group, lattice, batch=6)
+    force = fermions.labels({"U": U}, lattice, ("force",))["force"]
+    mean = {"mean": [0.0] * len(network.target_scaling.scale("force"))}
+    network.set_statistics(
+        {
+            "inputs": {"U": {"mean": [0.0], "std": [1.0]}},
+            "targets": {"force": {**mean, "std": [float(force.std())] * len(mean["mean"])}},
+        }
+    )
+    batches = [
+        {"fields": {"U": part}, "targets": {"force": goal}, "lattice": lattice}
+        for part, goal in zip(U[:4].split(2), force[:4].split(2), strict=True)
+    ]
+    network.calibrate(batches)
+    error = network({"U": U[4:]}, lattice)["force"].detach() - force[4:]
+    assert float(error.square().mean().sqrt() / force.std()) < 2e-3
+
+
+def test_columns_that_are_built_again_give_the_same_gradients(monkeypatch):
+    lattice = square(12, 9)
+    U = links("U1", lattice, batch=2)
+
+    def derivatives():
+        x = U.clone().requires_grad_()
+        sites, ends = path_moments(x, lattice, 7)
+        (slope,) = torch.autograd.grad(
+            (sites[..., 1] * ends.imag[:, :, 0, 1]).sum(), x, create_graph=True
+        )
+        return slope.detach(), *torch.autograd.grad(slope.abs().square().sum(), x)
+
+    kept = derivatives()
+    monkeypatch.setattr("latticezoo.zoo.layers.path_moments._KEPT", 0)
+    built = []
+    plain = path_moments_module._columns
+    monkeypatch.setattr(
+        path_moments_module, "_columns", lambda *given: built.append(1) or plain(*given)
+    )
+    for one, two in zip(kept, derivatives(), strict=True):
+        assert float(one.abs().max()) > 0.01
+        torch.testing.assert_close(one, two, rtol=0, atol=1e-14)
+    assert len(built) >= 2
 
 
 def test_the_energy_of_a_sector_that_training_lacks_is_not_far_off(monkeypatch, tmp_path):

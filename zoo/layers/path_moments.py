@@ -26,18 +26,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from latticezoo.symmetry.errors import InputError
 from latticezoo.symmetry.lattices import Lattice
 
 #: λ, what is added to the eigenvalues of correlation matrices.
 _FLOOR = 1e-3
-#: Sites of the largest torus whose moments come from products of matrices.
-_MATRIX_SITES = 1024
+#: Sites of the largest torus whose moments come from products of matrices: measured with gradients
+#: on one thread, for real and complex links of one colour and for SU(2); on a GPU 1024 for all.
+_MATRIX_SITES = {(1, False): 576, (1, True): 200, (2, True): 500}
+_MATRIX_SITES_GPU = 1024
+#: Numbers that a gradient may keep, 2 GB of complex64: with more, columns are built a second time.
+_KEPT = 1 << 28
 #: Numbers of all columns that are built at a time.
 _CACHED = 1 << 15
 
@@ -57,10 +62,11 @@ def path_moments(
 ) -> tuple[Tensor, Tensor]:
     """Moments of all sites and links.
 
-    On a torus of up to 1024 sites that paths can cover, by products of matrices. On any other,
+    On a torus of some hundred sites that paths can cover, by products of matrices. On any other,
     columns of T_n(h/s) are built by its three-term recursion, each on the part of the torus that
     closed paths can reach, at most ``highest + 2`` sites across, some sites at a time: so time
-    grows as the number of sites × ``highest``³, and memory (without gradients) as that of sites.
+    grows as the number of sites × ``highest``³, and memory as that of sites. Gradients of large
+    tori build the columns a second time in place of keeping them: a third more time.
 
     Args:
         links: Z2 (real) or U(1) (complex) links ``[batch, sites, 2]`` of a square lattice, or SU(2)
@@ -76,7 +82,10 @@ def path_moments(
     """
     given = links if links.dim() == 5 else links[..., None, None]
     covered = all(size <= highest + 2 for size in lattice.shape)
-    build = _by_matrices if covered and lattice.n_sites <= _MATRIX_SITES else _by_windows
+    limit = (
+        _MATRIX_SITES_GPU if links.is_cuda else _MATRIX_SITES[given.shape[-1], links.is_complex()]
+    )
+    build = _by_matrices if covered and lattice.n_sites <= limit else _by_windows
     sites, ends = build(given, lattice, highest, 1 / bound)
     none = links.real.flatten(2)[..., :0]
     found = torch.stack(sites, -1) if sites else none
@@ -137,8 +146,18 @@ def _by_windows(links: Tensor, lattice: Lattice, highest: int, scale: Tensor | f
     columns = max(1, _CACHED // index[..., 0].numel())
     sites: list[list[Tensor]] = []
     ends: list[list[Tensor]] = []
+    # Each of the four terms of a step keeps a column.
+    graph = 4 * highest * index.numel() * len(links) * links.shape[-1] ** 2
+    again = links.requires_grad and torch.is_grad_enabled() and graph > _KEPT
+
+    def build(some: Tensor, part: Tensor) -> Moments:
+        if again:
+            found = checkpoint(_columns, some, part, highest, scale, use_reentrant=False)
+            return cast("Moments", found)
+        return _columns(some, part, highest, scale)
+
     for some in links.split(max(1, columns // lattice.n_sites)):
-        parts = [_columns(some, part, highest, scale) for part in index.split(columns, -1)]
+        parts = [build(some, part) for part in index.split(columns, -1)]
         for kept, place in ((sites, 0), (ends, 1)):
             kept.append(
                 [torch.cat(same, 1) for same in zip(*(p[place] for p in parts), strict=True)]
