@@ -27,7 +27,7 @@ KINDS = ("global", "site", "link", "current")
 #: forces on their links.
 _ENERGY_SAMPLES = 32
 #: Ridge of that fit, in units of the mean square of a slope.
-_ENERGY_RIDGE = 1e-6
+_ENERGY_RIDGE = 1e-4
 #: Targets of the whole lattice are this times the mean over the sites, whose numbers are then small
 #: enough that their fluctuations average out.
 GLOBAL = 8
@@ -177,13 +177,18 @@ class GaugeModel(EnergyModel):
         moments: PathMoments,
         samples: Iterable[tuple[tuple[Tensor, Lattice], Mapping[str, Tensor]]],
     ) -> None:
-        """Set ``energy_series`` by the least squares of the targets that derive from the energy."""
+        """Set ``energy_series`` by the least squares of the targets that derive from the energy.
+
+        The ridge is on the plain moments, which are polynomials bounded by one. Of the decorrelated
+        ones some are magnified a hundredfold, and a sum of them that fits 32 states ran away on
+        others (SU(2), order 63: 60 % of the force on nearly trivial links, now 9 %).
+        """
         name = next(iter(self.derived))
         sums, seen = RidgeRegression(moments.site_count, 1), 0
         for (links, lattice), targets in samples:
             with torch.enable_grad():
                 links = links.detach().requires_grad_()
-                totals = moments(links, lattice).sites.sum((0, 1))
+                totals = moments.plain_sites(links, lattice).sum((0, 1))
                 slopes = [torch.autograd.grad(-one, links, retain_graph=True)[0] for one in totals]
             rows = torch.stack([self._derived(name, slope, links) for slope in slopes], -1)
             exact = self._cast(targets[name].to(links.device)) / self.target_scaling.scale(name)
@@ -196,7 +201,7 @@ class GaugeModel(EnergyModel):
             if seen >= _ENERGY_SAMPLES:
                 break
         unit = float(sums.gram.diagonal().mean()) / sums.count
-        weights = sums.solve(_ENERGY_RIDGE * unit)
+        weights = moments.site_weights(sums.solve(_ENERGY_RIDGE * unit))
         linear: nn.Linear = self.get_submodule("energy_series")  # type: ignore[assignment]
         linear.weight.copy_(weights.T)
 

@@ -288,6 +288,16 @@ class PathMoments(nn.Module):
             currents=None if currents is None else self._standard("current", currents),
         )
 
+    def plain_sites(self, links: Tensor, lattice: Lattice) -> Tensor:
+        """Moments of the sites as :func:`path_moments` gives them, ``[batch, sites, n]``."""
+        return self._moments(links, lattice)[0]
+
+    def site_weights(self, plain: Tensor) -> Tensor:
+        """Weights ``[n, m]`` of decorrelated moments whose sums differ by a constant from those of
+        the plain ones with weights ``plain``.
+        """
+        return torch.linalg.solve(self.get_buffer("site_map").double(), plain.double())
+
     def _standard(self, name: str, values: Tensor) -> Tensor:
         return (values - self.get_buffer(f"{name}_mean")) @ self.get_buffer(f"{name}_map")
 
