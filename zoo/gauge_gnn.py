@@ -65,8 +65,8 @@ class GaugeGNN(GaugeModel):
     that are paired with the links are by default minus the Lie derivatives of a learned energy.
 
     With ``path_moments`` the sums over all closed paths up to a length go in as numbers, and
-    their linear sums are fit in one pass (:mod:`~latticezoo.zoo.layers.path_series`): fermions at
-    low temperature see loops of any length.
+    their linear sums are fit in one pass (:mod:`~latticezoo.zoo.layers.path_series`), that of a
+    learned energy to the forces: fermions at low temperature see loops of any length.
 
     Presets:
         ``compact``: three layers of 8 channels (SU(2)).

@@ -64,8 +64,9 @@ class WilsonGNN(GaugeModel):
     go in as well: Chebyshev moments of the hopping matrix, invariants of the whole group
     (:mod:`~latticezoo.zoo.layers.path_moments`). They are the terms of the kernel polynomial
     method. Their linear sums are fit in one pass, and messages learn what lies beyond them
-    (:mod:`~latticezoo.zoo.layers.path_series`). The reach is no longer small: time per site grows
-    as the order cubed, until paths cover the torus. Paths around a torus are among them, where it
+    (:mod:`~latticezoo.zoo.layers.path_series`); of a learned energy the sum is the one whose
+    derivatives fit the forces best. The reach is no longer small: time per site grows as the order
+    cubed, until paths cover the torus. Paths around a torus are among them, where it
     is short enough, in place of Polyakov loops.
 
     Presets:
