@@ -157,20 +157,20 @@ class GaugeModel(EnergyModel):
         for batch in batches:
             links = self._cast(batch["fields"][self.links.name].to(self.device))
             given.append((self.complex_links(links), batch["lattice"]))
-            targets.append(batch.get("targets"))
+            if labels := batch.get("targets"):
+                targets.append({name: values.to(self.device) for name, values in labels.items()})
         with torch.no_grad():
             moments.calibrate(given)
-            known = [entry for entry in targets if entry is not None]
-            if len(known) == len(given):
+            if len(targets) == len(given):
                 series.fit(
                     (moments(*one), self._fit_targets(entry))
-                    for one, entry in zip(given, known, strict=True)
+                    for one, entry in zip(given, targets, strict=True)
                 )
                 for name, weight in self.named_parameters():
                     if "_head." in name:
                         weight.zero_()
                 if self.derived and moments.site_count:
-                    self._fit_energy(moments, zip(given, known, strict=True))
+                    self._fit_energy(moments, zip(given, targets, strict=True))
 
     def _fit_energy(
         self,
@@ -181,7 +181,7 @@ class GaugeModel(EnergyModel):
 
         The ridge is on the plain moments, which are polynomials bounded by one. Of the decorrelated
         ones some are magnified a hundredfold, and a sum of them that fits 32 states ran away on
-        others (SU(2), order 63: 60 % of the force on nearly trivial links, now 9 %).
+        others (SU(2), order 63: 60 % of the force on nearly trivial links, now 12 %).
         """
         name = next(iter(self.derived))
         sums, seen = RidgeRegression(moments.site_count, 1), 0
@@ -191,7 +191,7 @@ class GaugeModel(EnergyModel):
                 totals = moments.plain_sites(links, lattice).sum((0, 1))
                 slopes = [torch.autograd.grad(-one, links, retain_graph=True)[0] for one in totals]
             rows = torch.stack([self._derived(name, slope, links) for slope in slopes], -1)
-            exact = self._cast(targets[name].to(links.device)) / self.target_scaling.scale(name)
+            exact = self._cast(targets[name]) / self.target_scaling.scale(name)
             if rows.is_complex():  # real and imaginary parts are as many equations
                 rows = torch.view_as_real(rows.resolve_conj()).movedim(-1, -2)
                 exact = torch.view_as_real(exact.resolve_conj())
