@@ -51,7 +51,12 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 bench: $(STAMP)
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+	@for script in benchmarks/*.py; do \
+	  echo $$script; $(BIN)/python $$script || left="$$left $$script"; \
+	done; \
+	if [ -n "$$left" ]; then \
+	  echo "not measured (the first lines of each say what arguments it takes):$$left"; exit 1; \
+	fi
 
 docs: $(STAMP)
 	$(BIN)/python -m latticezoo.training.reference --out build/reference

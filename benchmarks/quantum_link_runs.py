@@ -1,7 +1,9 @@
 """Quantum link spins driven by a network: beside exact runs on 12 × 12, and alone on 24 × 24.
 
-    python benchmarks/quantum_link_runs.py --model wilson_gnn.quantum_link
-    python benchmarks/quantum_link_runs.py --model RUN --replicas 32 --time 100 --processes 2
+    python benchmarks/quantum_link_runs.py
+    python benchmarks/quantum_link_runs.py --replicas 32 --time 100 --large-time 20 --processes 2
+
+The second made the committed JSON, in little more than an hour of two cores.
 
 Small: replicas from thermal starts, each with exact fields and with the network's. JSON:
 correlation times of E and Re W (over links or plaquettes and replicas), ratios with jackknife
@@ -187,7 +189,7 @@ def main() -> None:
     """Run, print, and write JSON and picture beside this file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--model", required=True, help="pretrained name, run folder or checkpoint")
+    add("--model", default="wilson_gnn.quantum_link", help="pretrained name, run or checkpoint")
     add("--lattice", type=int, default=12, help="side of the small lattice, a divisor of 24")
     add("--replicas", type=int, default=6)
     add("--time", type=float, default=60.0, help="of the runs on the small lattice, 1/t")
