@@ -3,7 +3,7 @@
     python benchmarks/quantum_link_runs.py
     python benchmarks/quantum_link_runs.py --replicas 32 --time 100 --large-time 20 --processes 2
 
-The second made the committed JSON, in little more than an hour of two cores.
+The second made the committed JSON, in less than two hours of two cores.
 
 Small: replicas from thermal starts, each with exact fields and with the network's. JSON:
 correlation times of E and Re W (over links or plaquettes and replicas), ratios with jackknife
