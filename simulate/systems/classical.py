@@ -41,6 +41,7 @@ class ClassicalSystem(System):
 
     families: ClassVar[tuple[str, ...]] = tuple(UNIT_CELLS)
     start_amplitude: ClassVar[float]
+    energy_unit: ClassVar[str] = "the parameters"
 
     def check_parameters(self, positive: tuple[str, ...]) -> None:
         """Check the parameters' types and ranges.
